@@ -1,0 +1,3 @@
+//! The `btrfs_to_s3` command.
+
+fn main() {}

@@ -1,0 +1,179 @@
+//! Where objects are kept: the contract, and what fulfils it.
+//!
+//! # The contract
+//!
+//! - An object is written once and never changed. `put` of a key that exists stores nothing and says
+//!   [`PutOutcome::Exists`].
+//! - A `put` that has returned is durable, and seen by every later `get` and `list`.
+//! - A `put` that failed has stored the whole object or nothing, never a part.
+//! - `get`, `get_range`, `head` and `delete` of a key that is not there say [`StoreErrorKind::NotFound`].
+//! - `list` gives keys in ascending order of their bytes, each once.
+//!
+//! The same suite of tests (`store/contract.rs`) holds every store to it.
+
+use std::fmt::{self, Debug};
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+/// Name of an object below the repository's URL: segments of `[A-Za-z0-9._-]`, none of them empty, `.` or `..`,
+/// joined by `/`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+/// A text that cannot be a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an object key: parts of letters, digits, '.', '_' and '-', joined by '/', are needed")]
+pub struct InvalidKey(String);
+
+impl Key {
+    /// Checks a text and makes it a key.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`] where the text has an empty segment, a `.` or `..`, or another character.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidKey> {
+        let text = text.into();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let good = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(plain);
+        if text.len() <= 512 && text.split('/').all(good) { Ok(Self(text)) } else { Err(InvalidKey(text)) }
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which storage class an object goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// May be an archival class that cannot be read at once.
+    Data,
+    /// Readable at any time.
+    Metadata,
+}
+
+/// What a `put` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object is stored.
+    Stored,
+    /// An object has that key already; nothing was changed. It may be the one of an earlier try of this very call.
+    Exists,
+}
+
+/// What a store knows of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The object's key.
+    pub key: Key,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub modified_at: Timestamp,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// Objects in ascending order of their keys.
+    pub objects: Vec<ObjectInfo>,
+    /// Whether more may follow, after the last of `objects` (a page that says so has at least one).
+    pub more: bool,
+}
+
+/// Keeps objects. See the module's documentation for what every store promises.
+#[async_trait]
+pub trait ObjectStore: Debug + Send + Sync {
+    /// The URL that names this store, for messages.
+    fn url(&self) -> &str;
+
+    /// Stores an object under a key that is not in use.
+    async fn put(&self, key: &Key, body: Bytes, tier: Tier) -> Result<PutOutcome, StoreError>;
+
+    /// Reads a whole object of at most `limit_bytes`; a larger one is an error of kind [`StoreErrorKind::TooLarge`].
+    async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError>;
+
+    /// Reads a part of an object. A range that goes past its end is an error of kind [`StoreErrorKind::OutOfRange`].
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Looks an object up without reading it.
+    async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError>;
+
+    /// Lists objects whose keys begin with `prefix` (empty, or ending in `/`) and come after `after`: one page.
+    async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError>;
+
+    /// Removes an object.
+    async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+}
+
+/// A shared store of any kind.
+pub type Store = Arc<dyn ObjectStore>;
+
+/// Lists all objects below `prefix`, however many pages that takes.
+///
+/// # Errors
+///
+/// That of the first page that fails.
+pub async fn list_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+    let mut objects: Vec<ObjectInfo> = Vec::new();
+    loop {
+        let page = store.list_page(prefix, objects.last().map(|object| &object.key)).await?;
+        objects.extend(page.objects);
+        if !page.more {
+            return Ok(objects);
+        }
+    }
+}
+
+/// Why a store could not do something, as far as callers act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// The object is there, but not the bytes asked for.
+    OutOfRange,
+    /// The object is larger than the caller allows.
+    TooLarge,
+    /// The object is archived and has to be thawed first.
+    Archived,
+    /// The store refuses: permissions, credentials.
+    Denied,
+    /// The store has no room left.
+    Full,
+    /// Trying again may help.
+    Transient,
+    /// Anything else.
+    Other,
+}
+
+/// A failure of a store, with the operation and the object it happened to.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {object}: {reason}")]
+pub struct StoreError {
+    /// What kind of failure it is.
+    pub kind: StoreErrorKind,
+    /// The operation, as a verb: "reading", "storing", "listing".
+    pub operation: &'static str,
+    /// The object's full URL.
+    pub object: String,
+    /// What went wrong, in words.
+    pub reason: String,
+}
