@@ -3,6 +3,11 @@
 //! `docs/architecture.md` shows how the modules belong together, `docs/format.md` what is stored.
 
 pub mod clock;
+pub mod codec;
 pub mod id;
+pub mod index;
 pub mod monitor;
+pub mod object;
+pub mod pack;
 pub mod store;
+pub mod tree;
