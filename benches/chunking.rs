@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use btrfs_to_s3::chunker::{ChunkerParameters, Cutter, DataChunker};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fastcdc::v2020;
 
 const DATA_BYTES: usize = 32 << 20;
 const AVERAGES: [u32; 3] = [64 << 10, 256 << 10, 1 << 20];
@@ -78,6 +79,29 @@ fn cutting(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The same cuts by the crate that the gear table is from.
+fn cutting_by_crate(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cut_by_crate");
+    group.throughput(Throughput::Bytes(DATA_BYTES as u64)).sample_size(10);
+    for (kind, data) in kinds() {
+        for average in AVERAGES.map(|average| average as usize) {
+            let (strict, loose) = v2020::select_masks(average, v2020::Normalization::Level1);
+            group.bench_with_input(BenchmarkId::new(kind, average), &data, |bencher, data| {
+                bencher.iter(|| {
+                    let mut rest = &data[..];
+                    while !rest.is_empty() {
+                        let (least, most) = (average / 4, average * 4);
+                        let source = black_box(rest);
+                        let cut = v2020::cut(source, least, average, most, strict, loose, strict << 1, loose << 1);
+                        rest = &rest[cut.1..];
+                    }
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Everything from batches of 4 MiB to chunks with their ids, on all threads: one large file, and files of 1 to 40 KB.
 fn chunking(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chunk_and_hash");
@@ -129,5 +153,5 @@ fn beside(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, cutting, chunking, beside);
+criterion_group!(benches, cutting, cutting_by_crate, chunking, beside);
 criterion_main!(benches);

@@ -2,6 +2,9 @@
 
 use std::sync::LazyLock;
 
+use fastcdc::v2020::FastCDC;
+use proptest::prelude::*;
+
 use super::*;
 
 /// MD5, RFC 1321, of one short message.
@@ -110,6 +113,12 @@ fn lengths(mut source: &[u8], parameters: &ChunkerParameters) -> Vec<usize> {
     lengths
 }
 
+fn lengths_by_crate(source: &[u8], parameters: &ChunkerParameters) -> Vec<usize> {
+    let [least, average, most] =
+        [parameters.minimum_bytes, parameters.average_bytes, parameters.maximum_bytes].map(|size| size as usize);
+    FastCDC::new(source, least, average, most).map(|chunk| chunk.length).collect()
+}
+
 fn kinds(seed: u64, length: usize) -> [Vec<u8>; 5] {
     let (random, text) = (random_bytes(seed, length), text_bytes(seed, length));
     [random, text, mixed_bytes(seed, length), vec![0; length], vec![0xff; length]]
@@ -173,4 +182,36 @@ fn cuts_of_known_bytes_are_where_they_have_always_been() {
         404_452, 112_008,
     ];
     assert_eq!(lengths(&random_bytes(2, 4 << 20), &ChunkerParameters::with_average(256 << 10)), expected);
+}
+
+#[test]
+fn cuts_agree_with_the_crate_that_the_gear_table_is_from() {
+    for average in [1 << 10, 16 << 10, 64 << 10] {
+        let parameters = ChunkerParameters::with_average(average);
+        for source in kinds(9, 3 << 20) {
+            assert_eq!(lengths(&source, &parameters), lengths_by_crate(&source, &parameters), "{average}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Sizes that put the switch of masks and the ends of lanes anywhere.
+    #[test]
+    fn cuts_agree_with_the_description_whatever_the_parameters(
+        (minimum, power, maximum) in (32_u32..6000, 9_u32..14, 1_u32..20_000),
+        normalization in 0_u8..=3,
+        (seed, length) in (any::<u64>(), 0_usize..60_000),
+    ) {
+        let minimum_bytes = minimum.min((1 << (power - 1)) - 1) * 2;
+        let (average_bytes, maximum_bytes) = (1 << power, (1 << power) + 2 * maximum.max(300));
+        let parameters = ChunkerParameters {
+            minimum_bytes, average_bytes, maximum_bytes, normalization, tiny_file_bytes: 0, ..small_parameters()
+        };
+        prop_assert_eq!(parameters.validate(), Ok(()));
+        for source in kinds(seed, length) {
+            prop_assert_eq!(lengths(&source, &parameters), reference_lengths(&source, &parameters));
+        }
+    }
 }
