@@ -2,6 +2,7 @@
 //!
 //! `docs/architecture.md` shows how the modules belong together, `docs/format.md` what is stored.
 
+pub mod chunker;
 pub mod clock;
 pub mod codec;
 pub mod id;
