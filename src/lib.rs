@@ -4,5 +4,6 @@
 
 pub mod clock;
 pub mod id;
+pub mod local_index;
 pub mod monitor;
 pub mod store;
