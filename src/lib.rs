@@ -7,6 +7,7 @@ pub mod clock;
 pub mod codec;
 pub mod id;
 pub mod index;
+pub mod local_index;
 pub mod monitor;
 pub mod object;
 pub mod pack;
