@@ -190,3 +190,111 @@ impl ObjectStore for FaultyStore {
         self.run("removing", key.as_str(), self.inner.delete(key)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::list_all;
+    use crate::store::memory::MemoryStore;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    /// Three objects, and a listing that needs a page for each.
+    async fn filled() -> Store {
+        let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)).with_page_size(1));
+        for text in ["a", "b", "c"] {
+            store.put(&key(text), Bytes::from_static(b"content"), Tier::Data).await.unwrap();
+        }
+        store
+    }
+
+    async fn listed(store: &dyn ObjectStore) -> Vec<(String, u64)> {
+        let objects = list_all(store, "").await.unwrap();
+        objects.iter().map(|object| (object.key.to_string(), object.size_bytes)).collect()
+    }
+
+    /// Deletes `a`, `b`, `c` and says which of these failed.
+    async fn failed_deletes(store: &FaultyStore) -> Vec<&'static str> {
+        let mut failed = Vec::new();
+        for text in ["a", "b", "c"] {
+            if let Err(error) = store.delete(&key(text)).await {
+                assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+                failed.push(text);
+            }
+        }
+        failed
+    }
+
+    #[tokio::test]
+    async fn faults_hit_the_operations_they_name_before_or_after_the_effect() {
+        for (fault, failed, left) in [
+            (Fault::Before(2), vec!["b"], vec!["b"]),
+            (Fault::After(2), vec!["b"], vec![]),
+            (Fault::From(2), vec!["b", "c"], vec!["b", "c"]),
+            (Fault::From(4), vec![], vec![]),
+        ] {
+            let inner = filled().await;
+            let store = FaultyStore::new(Arc::clone(&inner)).with_fault(fault, StoreErrorKind::Full);
+            assert_eq!(failed_deletes(&store).await, failed, "{fault:?}");
+            let keys: Vec<_> = listed(inner.as_ref()).await.into_iter().map(|(key, _)| key).collect();
+            assert_eq!(keys, left, "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_test_can_have_each_operation_fail_until_there_is_none_left() {
+        for operation in 1.. {
+            let store = FaultyStore::new(filled().await).with_fault(Fault::Before(operation), StoreErrorKind::Full);
+            let failed = failed_deletes(&store).await.len();
+            assert_eq!(store.operations(), 3);
+            if !store.has_failed() {
+                assert_eq!((operation, failed), (4, 0));
+                break;
+            }
+            assert_eq!(failed, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_shows_in_every_read_and_stays_out_of_the_store_below() {
+        let inner = filled().await;
+        let store = FaultyStore::new(Arc::clone(&inner));
+        store.damage(&key("b"), Damage::FlippedBit(8));
+        assert_eq!(store.get(&key("b"), 7).await.unwrap(), "cnntent");
+        assert_eq!(store.get(&key("b"), 6).await.unwrap_err().kind, StoreErrorKind::TooLarge);
+        assert_eq!(store.get_range(&key("b"), 1..3).await.unwrap(), "nn");
+        assert_eq!(store.get_range(&key("b"), 2..3).await.unwrap(), "n");
+        assert_eq!(store.get(&key("a"), 7).await.unwrap(), "content");
+        assert_eq!(inner.get(&key("b"), 7).await.unwrap(), "content");
+    }
+
+    #[tokio::test]
+    async fn a_truncated_object_is_shorter_for_every_reader() {
+        let store = FaultyStore::new(filled().await);
+        store.damage(&key("b"), Damage::Truncated(3));
+        assert_eq!(store.get(&key("b"), 3).await.unwrap(), "con");
+        assert_eq!(store.get_range(&key("b"), 2..4).await.unwrap_err().kind, StoreErrorKind::OutOfRange);
+        assert_eq!(store.head(&key("b")).await.unwrap().size_bytes, 3);
+        assert_eq!(listed(&store).await[1], ("b".to_owned(), 3));
+    }
+
+    #[tokio::test]
+    async fn a_missing_object_is_missing_for_every_reader() {
+        let store = FaultyStore::new(filled().await);
+        for hidden in ["a", "b"] {
+            store.damage(&key(hidden), Damage::Missing);
+        }
+        let kinds = [
+            store.get(&key("b"), 7).await.unwrap_err().kind,
+            store.get_range(&key("b"), 0..1).await.unwrap_err().kind,
+            store.head(&key("b")).await.unwrap_err().kind,
+        ];
+        assert_eq!(kinds, [StoreErrorKind::NotFound; 3]);
+        assert_eq!(listed(&store).await, [("c".to_owned(), 7)]);
+    }
+}

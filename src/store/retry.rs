@@ -161,3 +161,127 @@ impl ObjectStore for RetryStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::faulty::{Fault, FaultyStore};
+    use crate::store::memory::MemoryStore;
+
+    const POLICY: RetryPolicy = RetryPolicy {
+        tries: 5,
+        first_delay: Duration::from_secs(1),
+        longest_delay: Duration::from_secs(5),
+        total: Duration::from_secs(100),
+    };
+
+    fn key() -> Key {
+        Key::new("sessions/1/end").unwrap()
+    }
+
+    fn memory() -> Store {
+        Arc::new(MemoryStore::new(Arc::new(SystemClock)))
+    }
+
+    fn faulty(inner: Store, fault: Fault, kind: StoreErrorKind) -> Arc<FaultyStore> {
+        Arc::new(FaultyStore::new(inner).with_fault(fault, kind))
+    }
+
+    async fn put(store: &dyn ObjectStore, body: &'static [u8]) -> Result<PutOutcome, StoreError> {
+        store.put(&key(), Bytes::from_static(body), Tier::Metadata).await
+    }
+
+    /// Has the next operation fail `times` times.
+    fn failing(times: usize) -> Store {
+        (0..times).fold(memory(), |store, _| faulty(store, Fault::Before(1), StoreErrorKind::Transient))
+    }
+
+    fn assert_within(duration: Duration, seconds: Range<u64>) {
+        let bounds = Duration::from_secs(seconds.start)..=Duration::from_secs(seconds.end);
+        assert!(bounds.contains(&duration), "{duration:?} {bounds:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transient_failure_is_tried_again_after_growing_pauses() {
+        // Pauses of up to 1, 2, 4 and 5 seconds, each at least half of that.
+        for (failures, seconds) in [(0, 0..0), (1, 0..1), (2, 1..3), (3, 3..7), (4, 6..12)] {
+            let started_at = Instant::now();
+            assert_eq!(put(&RetryStore::new(failing(failures), POLICY), b"none").await.unwrap(), PutOutcome::Stored);
+            assert_within(started_at.elapsed(), seconds);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_operation_is_tried_again() {
+        let store = || RetryStore::new(failing(1), POLICY);
+        assert_eq!(put(&store(), b"x").await.unwrap(), PutOutcome::Stored);
+        assert_eq!(store().get(&key(), 1).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert_eq!(store().get_range(&key(), 0..1).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert_eq!(store().head(&key()).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert!(!store().list_page("", None).await.unwrap().more);
+        store().delete(&key()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_so_many_tries_the_last_error_is_returned() {
+        let inner = faulty(memory(), Fault::From(1), StoreErrorKind::Transient);
+        let store = RetryStore::new(Arc::clone(&inner) as Store, POLICY);
+        let error = put(&store, b"none").await.unwrap_err();
+        assert_eq!((error.kind, inner.operations()), (StoreErrorKind::Transient, 5));
+        assert!(error.to_string().ends_with("(tried 5 times)"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_goes_beyond_the_total_time() {
+        let inner = faulty(memory(), Fault::From(1), StoreErrorKind::Transient);
+        let policy = RetryPolicy { tries: u32::MAX, ..POLICY };
+        let started_at = Instant::now();
+        put(&RetryStore::new(Arc::clone(&inner) as Store, policy), b"none").await.unwrap_err();
+        assert_within(started_at.elapsed(), 95..100);
+        assert!((20..=44).contains(&inner.operations()), "{}", inner.operations());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_failures_are_returned_at_once() {
+        for kind in [StoreErrorKind::Denied, StoreErrorKind::Full, StoreErrorKind::Other, StoreErrorKind::Conflict] {
+            let inner = faulty(memory(), Fault::From(1), kind);
+            let store = RetryStore::new(Arc::clone(&inner) as Store, POLICY);
+            assert_eq!(put(&store, b"none").await.unwrap_err().kind, kind);
+            assert_eq!(inner.operations(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_whose_reply_was_lost_has_stored() {
+        let store = RetryStore::new(faulty(memory(), Fault::After(1), StoreErrorKind::Transient), POLICY);
+        assert_eq!(put(&store, b"none").await.unwrap(), PutOutcome::Stored);
+        assert_eq!(put(&store, b"none").await.unwrap(), PutOutcome::Exists);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_of_the_same_length_by_another_writer_is_not_taken_for_ours() {
+        let inner = memory();
+        put(inner.as_ref(), b"void").await.unwrap();
+        let store = RetryStore::new(faulty(inner, Fault::Before(1), StoreErrorKind::Transient), POLICY);
+        assert_eq!(put(&store, b"none").await.unwrap(), PutOutcome::Exists);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_cannot_be_read_back_exists() {
+        let inner = faulty(memory(), Fault::After(1), StoreErrorKind::Transient);
+        let store = RetryStore::new(faulty(inner, Fault::Before(3), StoreErrorKind::Archived), POLICY);
+        assert_eq!(put(&store, b"none").await.unwrap(), PutOutcome::Exists);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delete_whose_reply_was_lost_has_succeeded() {
+        let inner = memory();
+        put(inner.as_ref(), b"none").await.unwrap();
+        let store = RetryStore::new(faulty(inner, Fault::After(1), StoreErrorKind::Transient), POLICY);
+        store.delete(&key()).await.unwrap();
+        assert_eq!(store.delete(&key()).await.unwrap_err().kind, StoreErrorKind::NotFound);
+    }
+}
