@@ -28,6 +28,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::id::{ChunkId, PackId, RepositoryId, SegmentId, SessionId};
+use crate::pack::format::PackClass;
 use directory::Listing;
 use format::TabledPack;
 use member::Member;
@@ -39,15 +40,6 @@ pub use error::LocalIndexError;
 
 /// How often an index is listed again that changes while it is being opened.
 const OPEN_ATTEMPTS: usize = 8;
-
-/// What a pack's chunks are for. A chunk is known only within its class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PackClass {
-    /// File data: may be archived.
-    Data,
-    /// Commands, tree nodes, copies of footers: readable at any time.
-    Meta,
-}
 
 /// A pack that the index knows of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
