@@ -5,4 +5,5 @@
 pub mod clock;
 pub mod id;
 pub mod monitor;
+pub mod send_stream;
 pub mod store;
