@@ -19,7 +19,7 @@ pub struct CommandRow {
     pub name: &'static str,
     /// The stream version that brought it.
     pub since_version: u32,
-    /// The attributes it comes with, in the order in which the kernel writes them.
+    /// The attributes it comes with, in the order in which the kernel writes them. Not every stream has all of them.
     pub attributes: &'static [AttributeCode],
 }
 
@@ -94,7 +94,7 @@ attributes! {
     CTIME = 9, "ctime", version 1, Time, "Time of the inode's last change.";
     MTIME = 10, "mtime", version 1, Time, "Time of the content's last change.";
     ATIME = 11, "atime", version 1, Time, "Time of the last access.";
-    OTIME = 12, "otime", version 1, Time, "Time of creation.";
+    OTIME = 12, "otime", version 1, Time, "Time of creation. Used from version 2 on.";
     XATTR_NAME = 13, "xattr_name", version 1, Text, "Name of an extended attribute.";
     XATTR_DATA = 14, "xattr_data", version 1, Bytes, "Value of an extended attribute.";
     PATH = 15, "path", version 1, Text, "The path that the command is about, relative to the subvolume.";
@@ -144,12 +144,13 @@ commands! {
     TRUNCATE = 17, "truncate", version 1, [PATH, SIZE], "Sets a file's length.";
     CHMOD = 18, "chmod", version 1, [PATH, MODE], "Sets permissions.";
     CHOWN = 19, "chown", version 1, [PATH, UID, GID], "Sets the owners.";
-    UTIMES = 20, "utimes", version 1, [PATH, ATIME, MTIME, CTIME], "Sets time stamps.";
+    UTIMES = 20, "utimes", version 1, [PATH, ATIME, MTIME, CTIME, OTIME],
+        "Sets time stamps; that of creation from version 2 on.";
     END = 21, "end", version 1, [], "Ends the stream.";
     UPDATE_EXTENT = 22, "update_extent", version 1, [PATH, FILE_OFFSET, SIZE],
         "Stands for a write in a stream made without file data.";
     FALLOCATE = 23, "fallocate", version 2, [PATH, FALLOCATE_MODE, FILE_OFFSET, SIZE],
-        "Reserves or punches a range. No kernel writes it yet.";
+        "Punches a hole, or reserves a range.";
     FILEATTR = 24, "fileattr", version 2, [PATH, FILEATTR], "Sets inode flags.";
     ENCODED_WRITE = 25, "encoded_write", version 2,
         [PATH, FILE_OFFSET, UNENCODED_FILE_LEN, UNENCODED_LEN, UNENCODED_OFFSET, COMPRESSION, ENCRYPTION, DATA],

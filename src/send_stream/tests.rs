@@ -1,6 +1,7 @@
 //! Tests of the whole module; what they share is here.
 
 mod damage;
+mod dump;
 mod fixtures;
 mod generate;
 mod round_trip;
