@@ -20,5 +20,6 @@ pub mod repository;
 pub mod restore;
 pub mod send_stream;
 pub mod size;
+pub mod send_stream;
 pub mod store;
 pub mod tree;
