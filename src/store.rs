@@ -230,3 +230,30 @@ pub struct StoreError {
     /// What went wrong, in words.
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_is_created_and_opened_by_its_url() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = StoreUrl::Local { root: directory.path().join("repository") };
+        assert_eq!(open(&url).await.unwrap_err().kind, StoreErrorKind::NotFound);
+
+        let created = create(&url, &[Key::new("data/00").unwrap()]).await.unwrap();
+        let key = Key::new("data/00/a").unwrap();
+        created.put(&key, Bytes::from_static(b"x"), Tier::Data).await.unwrap();
+        let opened = open(&url).await.unwrap();
+        assert_eq!(opened.url(), url.to_string());
+        assert_eq!(opened.get(&key, 1).await.unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_refused_by_a_build_without_s3() {
+        let url: StoreUrl = "s3://bucket/prefix".parse().unwrap();
+        for error in [open(&url).await.unwrap_err(), create(&url, &[]).await.unwrap_err()] {
+            assert!(error.to_string().ends_with("s3://bucket/prefix: this build has no store for S3 yet"), "{error}");
+        }
+    }
+}

@@ -13,7 +13,8 @@
 //!   read but is not listed would be taken for lost. The root itself may be a link.
 //! - **Keys.** `a` and `a/b` cannot both be objects here.
 //!
-//! Files are read and written on tokio's threads for blocking work. An operation whose future is dropped goes on there
+//! Files are read and written on tokio's threads for blocking work, one for each operation; as these are limited and
+//! shared, [`LimitStore`](super::limit::LimitStore) should bound the operations. An operation whose future is dropped goes on there
 //! to its end.
 
 mod list;

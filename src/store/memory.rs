@@ -116,3 +116,26 @@ impl ObjectStore for MemoryStore {
         removed.map(|_| ()).ok_or_else(|| Failure::not_found().at("removing", URL, key))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct FixedClock(Timestamp);
+
+    impl Clock for FixedClock {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_are_as_old_as_the_clock_says() {
+        let stored_at = Timestamp::new(1_000_000, 5).unwrap();
+        let store = MemoryStore::new(Arc::new(FixedClock(stored_at)));
+        let key = Key::new("a").unwrap();
+        store.put(&key, Bytes::new(), Tier::Data).await.unwrap();
+        assert_eq!(store.head(&key).await.unwrap().modified_at, stored_at);
+    }
+}
