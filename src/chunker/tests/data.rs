@@ -194,6 +194,17 @@ fn a_batch_with_the_room_it_needs_is_not_copied() {
 }
 
 #[test]
+fn a_shared_chunk_ends_when_it_has_reached_its_limit() {
+    let parameters = ChunkerParameters { tiny_group_modulus: u32::MAX, ..small_parameters() };
+    let lengths = |length| -> Vec<usize> {
+        let files: Vec<_> = (0..25).map(|seed| random_bytes(seed, length)).collect();
+        in_one_batch(&files, &parameters).iter().map(|chunk| chunk.bytes.len()).collect()
+    };
+    assert_eq!(lengths(30), [300, 300, 150]);
+    assert_eq!(lengths(31), [310, 310, 155]);
+}
+
+#[test]
 fn the_short_rest_of_a_long_file_is_no_tiny_file() {
     for rest in 1..48 {
         let files = [vec![0; 1024 + rest], random_bytes(1, 20), random_bytes(2, 20)];
