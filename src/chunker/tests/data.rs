@@ -69,7 +69,12 @@ fn feed(files: &[Vec<u8>], batching: &Batching, parameters: &ChunkerParameters) 
             std::iter::from_fn(|| starts.next_if(belongs)).map(|start| u32::try_from(start - begin).unwrap()).collect();
         let mut data = vec![0xee; batching.headroom];
         data.extend_from_slice(&stream[begin..end]);
-        chunks.extend(chunker.push(data, batching.headroom, &file_starts));
+        let addresses = data.as_ptr_range();
+        let pushed = chunker.push(data, batching.headroom, &file_starts);
+        if batching.headroom >= chunker.headroom_bytes() {
+            assert!(pushed.iter().all(|chunk| addresses.contains(&chunk.bytes.as_ptr())), "the batch was copied");
+        }
+        chunks.extend(pushed);
         begin = end;
     }
     chunks.extend(chunker.finish());
@@ -177,16 +182,34 @@ fn batches_of_single_bytes_are_cut_alike() {
 }
 
 #[test]
-fn chunks_lie_in_the_buffer_of_their_batch() {
-    let mut chunker = DataChunker::new(&ChunkerParameters::default()).unwrap();
-    let headroom = chunker.headroom_bytes();
-    for seed in 0..3 {
-        let mut data = vec![0; headroom];
-        data.extend(random_bytes(seed, 2 << 20));
-        let addresses = data.as_ptr_range();
-        let chunks = chunker.push(data, headroom, &[]);
-        assert!(!chunks.is_empty());
-        assert!(chunks.iter().all(|chunk| addresses.contains(&chunk.bytes.as_ptr())));
+fn a_batch_with_the_room_it_needs_is_not_copied() {
+    let parameters = small_parameters();
+    let headroom = parameters.maximum_bytes as usize;
+    let tiny = random_bytes(3, 47);
+    let most_carried = [vec![tiny; 6], vec![vec![0; 1023 + 500]]].concat();
+    for end in 0..=6 * 47 + 1023 + 500 {
+        let batching = Batching { ends: vec![end], starts_come_early: false, headroom };
+        check(&most_carried, &batching, &parameters).unwrap();
+    }
+}
+
+#[test]
+fn a_shared_chunk_ends_when_it_has_reached_its_limit() {
+    let parameters = ChunkerParameters { tiny_group_modulus: u32::MAX, ..small_parameters() };
+    let lengths = |length| -> Vec<usize> {
+        let files: Vec<_> = (0..25).map(|seed| random_bytes(seed, length)).collect();
+        in_one_batch(&files, &parameters).iter().map(|chunk| chunk.bytes.len()).collect()
+    };
+    assert_eq!(lengths(30), [300, 300, 150]);
+    assert_eq!(lengths(31), [310, 310, 155]);
+}
+
+#[test]
+fn the_short_rest_of_a_long_file_is_no_tiny_file() {
+    for rest in 1..48 {
+        let files = [vec![0; 1024 + rest], random_bytes(1, 20), random_bytes(2, 20)];
+        let batching = Batching { ends: vec![1024], starts_come_early: false, headroom: 1024 };
+        check(&files, &batching, &small_parameters()).unwrap();
     }
 }
 
