@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod chunker;
 pub mod cli;
+pub mod btrfs;
 pub mod clock;
 pub mod codec;
 pub mod config;
