@@ -296,12 +296,10 @@ def copy_file(night: Night) -> None:
 
 
 def reflink_copy(night: Night) -> None:
-    os.sync()
     reflink(night.file(smallest=64 * KIB), night.new_path())
 
 
 def reflink_part(night: Night) -> None:
-    os.sync()
     source = night.file(smallest=64 * KIB)
     target = night.new_path()
     target.write_bytes(random_bytes(night.rng, 100 * KIB))

@@ -1,0 +1,24 @@
+//! The program from outside: real Btrfs file systems on loop devices, the real `btrfs`, a repository in a directory,
+//! and a comparison of its own that knows nothing of the program.
+//!
+//! What needs root and Btrfs is ignored unless asked for; `make test` asks for it:
+//!
+//! ```text
+//! cargo test --test end_to_end -- --ignored
+//! ```
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+#![expect(clippy::disallowed_methods, reason = "the tests start the program and look at its surroundings")]
+
+mod support;
+
+#[path = "end_to_end/parents.rs"]
+mod parents;
+#[path = "end_to_end/restoring.rs"]
+mod restoring;
+#[path = "end_to_end/running.rs"]
+mod running;
+#[path = "end_to_end/storing.rs"]
+mod storing;
+#[path = "end_to_end/streams.rs"]
+mod streams;

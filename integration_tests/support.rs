@@ -1,0 +1,7 @@
+//! What the end-to-end tests stand on.
+
+pub(crate) mod btrfs_fixture;
+pub(crate) mod btrfs_shim;
+pub(crate) mod process;
+pub(crate) mod tool;
+pub(crate) mod tree;

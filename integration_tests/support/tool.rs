@@ -1,0 +1,192 @@
+//! The program under test with a configuration, a repository and a state folder of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde::Deserialize;
+
+use super::btrfs_fixture::TestBtrfs;
+use super::process::{Ended, command, search_path, succeed};
+
+/// One element of what `list --json` prints.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Backup {
+    pub(crate) id: String,
+    pub(crate) host: String,
+    pub(crate) subvolume: String,
+    pub(crate) kind: String,
+    pub(crate) created_at: String,
+    pub(crate) parent: Option<String>,
+    pub(crate) snapshot_uuid: Option<String>,
+    pub(crate) stream_bytes: u64,
+    pub(crate) new_bytes: u64,
+    pub(crate) stored_bytes: u64,
+}
+
+/// A workspace: configuration, repository, state and home folder, all removed when dropped.
+pub(crate) struct Tool {
+    folder: tempfile::TempDir,
+    binary: PathBuf,
+}
+
+impl Tool {
+    /// A workspace with an empty repository, ready to back up the subvolume `data` of `source`, which is made.
+    #[track_caller]
+    pub(crate) fn for_subvolume_of(source: &TestBtrfs) -> Self {
+        Self::keeping_snapshots_of(source, 20)
+    }
+
+    /// The same with a number of local snapshots to keep.
+    #[track_caller]
+    pub(crate) fn keeping_snapshots_of(source: &TestBtrfs, retain: u32) -> Self {
+        let tool = Self::without_configuration();
+        succeed(command("btrfs").args(["subvolume", "create"]).arg(data(source)));
+        fs::create_dir(snapshots(source)).unwrap();
+        let folder = tool.folder.path().display();
+        let source = source.path().display();
+        let configuration = format!(
+            "repository = \"{}\"\n\
+             [global]\nstate_dir = \"{folder}/state\"\nlock_path = \"{folder}/lock\"\n\
+             [snapshots]\nbase_dir = \"{source}/snapshots\"\nretain = {retain}\n\
+             [[subvolumes]]\npath = \"{source}/data\"\nname = \"data\"\n",
+            tool.repository_url()
+        );
+        fs::write(tool.configuration(), configuration).unwrap();
+        tool.run(["init"]).assert_code(0);
+        tool
+    }
+
+    /// A workspace without a configuration file, and without a repository so far.
+    pub(crate) fn without_configuration() -> Self {
+        let folder = tempfile::Builder::new().prefix("btrfs_to_s3-test-").tempdir().unwrap();
+        // Another program can take the place of the one under test, to try out the tests themselves.
+        let binary = std::env::var_os("BTRFS_TO_S3_TEST_BINARY")
+            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_btrfs_to_s3")), PathBuf::from);
+        Self { folder, binary }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.folder().join("repository")
+    }
+
+    pub(crate) fn repository_url(&self) -> String {
+        format!("file://{}", self.repository().display())
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder().join("state")
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder().join("configuration.toml")
+    }
+
+    /// The program in an environment of its own, without arguments.
+    pub(crate) fn bare_command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env_clear().env("PATH", search_path()).env("HOME", self.folder()).stdin(Stdio::null());
+        command
+    }
+
+    /// The program with `--config` and further arguments.
+    pub(crate) fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Command {
+        let mut command = self.bare_command();
+        command.arg("--config").arg(self.configuration()).args(arguments);
+        command
+    }
+
+    /// Runs the program to its end, whatever that is.
+    pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Ended {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// Starts the program with `btrfs` replaced by what lies in `shim`.
+    pub(crate) fn start_with<I: IntoIterator<Item: AsRef<OsStr>>>(&self, shim: &Path, arguments: I) -> Child {
+        let mut path = shim.as_os_str().to_owned();
+        path.push(":");
+        path.push(search_path());
+        let mut command = self.command(arguments);
+        command.env("PATH", path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs the program as a user without privileges, who owns the whole workspace.
+    pub(crate) fn run_unprivileged<I: IntoIterator<Item: AsRef<OsStr>>>(&mut self, arguments: I) -> Ended {
+        // Where it was built may lie in a directory that only root enters.
+        let copy = self.folder().join("program");
+        fs::copy(&self.binary, &copy).unwrap();
+        self.binary = copy;
+        succeed(command("chown").args(["-R", "65534:65534"]).arg(self.folder()));
+        self.command(arguments).uid(65_534).gid(65_534).output().unwrap().into()
+    }
+
+    /// Backs up with these further arguments; the one new backup, from the list before and after.
+    #[track_caller]
+    pub(crate) fn back_up<const N: usize>(&self, arguments: [&str; N]) -> Backup {
+        let before = self.list();
+        self.run(["backup"].into_iter().chain(arguments)).assert_code(0);
+        let mut after = self.list();
+        assert_eq!(after.len(), before.len() + 1, "one backup publishes one manifest");
+        let newest = after.pop().unwrap();
+        assert_eq!(after, before, "a new backup comes last and changes no other");
+        newest
+    }
+
+    /// Takes away all local state, as on a new host.
+    pub(crate) fn lose_state(&self) {
+        if self.state().exists() {
+            fs::remove_dir_all(self.state()).unwrap();
+        }
+    }
+
+    /// All backups, oldest first.
+    #[track_caller]
+    pub(crate) fn list(&self) -> Vec<Backup> {
+        let listed = self.run(["list", "--json"]);
+        listed.assert_code(0);
+        serde_json::from_slice(&listed.stdout).unwrap()
+    }
+
+    /// Tries to restore the backup as `target`.
+    pub(crate) fn try_restore(&self, id: &str, target: &Path) -> Ended {
+        self.run([OsStr::new("restore"), OsStr::new(id), OsStr::new("--target"), target.as_os_str()])
+    }
+
+    /// Restores the backup as `target`.
+    #[track_caller]
+    pub(crate) fn restore(&self, id: &str, target: &Path) {
+        self.try_restore(id, target).assert_code(0);
+    }
+
+    /// The stream of one backup.
+    #[track_caller]
+    pub(crate) fn restore_stream(&self, id: &str) -> Vec<u8> {
+        let restored = self.run(["restore", id, "--stream", "-"]);
+        restored.assert_code(0);
+        restored.stdout
+    }
+}
+
+/// The subvolume that is backed up.
+pub(crate) fn data(source: &TestBtrfs) -> PathBuf {
+    source.path().join("data")
+}
+
+/// Where its local snapshots are.
+pub(crate) fn snapshots(source: &TestBtrfs) -> PathBuf {
+    source.path().join("snapshots")
+}
+
+/// The local snapshot that a backup was made of.
+#[track_caller]
+pub(crate) fn snapshot_of(source: &TestBtrfs, backup: &Backup) -> PathBuf {
+    let uuid = backup.snapshot_uuid.as_deref().unwrap();
+    let found = source.subvolumes().into_iter().find(|(candidate, _)| candidate == uuid);
+    found.unwrap_or_else(|| panic!("no snapshot has the UUID {uuid}")).1
+}
