@@ -1,3 +1,7 @@
 //! The `btrfs_to_s3` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    btrfs_to_s3::cli::run()
+}

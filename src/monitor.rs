@@ -20,8 +20,11 @@ pub trait Monitor: Debug + Send + Sync {
     /// `counter` has grown by `amount`.
     fn add(&self, counter: Counter, amount: u64);
 
-    /// Something that the user should know, though the operation goes on.
+    /// Something that the user should know, though nothing is wrong with the operation.
     fn warn(&self, message: &str);
+
+    /// Something that has gone wrong, though the operation goes on: the run does not end as if all were well.
+    fn problem(&self, message: &str);
 }
 
 /// Ignores everything.
@@ -32,4 +35,6 @@ impl Monitor for SilentMonitor {
     fn add(&self, _counter: Counter, _amount: u64) {}
 
     fn warn(&self, _message: &str) {}
+
+    fn problem(&self, _message: &str) {}
 }

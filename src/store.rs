@@ -3,13 +3,29 @@
 //! # The contract
 //!
 //! - An object is written once and never changed. `put` of a key that exists stores nothing and says
-//!   [`PutOutcome::Exists`].
+//!   [`PutOutcome::Exists`]; where the object there has another length than the body, it is an error of kind
+//!   [`StoreErrorKind::Conflict`]. Of several `put`s of one key at once, exactly one says [`PutOutcome::Stored`].
 //! - A `put` that has returned is durable, and seen by every later `get` and `list`.
 //! - A `put` that failed has stored the whole object or nothing, never a part.
 //! - `get`, `get_range`, `head` and `delete` of a key that is not there say [`StoreErrorKind::NotFound`].
-//! - `list` gives keys in ascending order of their bytes, each once.
+//! - `get_range` of an empty range that lies within the object, or at its end, gives no bytes.
+//! - `list` gives keys in ascending order of their bytes, each once. A prefix that is neither empty nor a key and a `/`
+//!   is an error.
+//! - A key is never the beginning of another one up to a `/`: not every store can hold `a` beside `a/b`.
 //!
 //! The same suite of tests (`store/contract.rs`) holds every store to it.
+
+pub mod faulty;
+pub mod limit;
+pub mod local;
+pub mod memory;
+pub mod recording;
+pub mod retry;
+pub mod url;
+
+#[cfg(test)]
+mod contract;
+mod failure;
 
 use std::fmt::{self, Debug};
 use std::ops::Range;
@@ -18,6 +34,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+
+use self::local::LocalStore;
+use self::url::StoreUrl;
 
 /// Name of an object below the repository's URL: segments of `[A-Za-z0-9._-]`, none of them empty, `.` or `..`,
 /// joined by `/`.
@@ -127,6 +146,37 @@ pub trait ObjectStore: Debug + Send + Sync {
 /// A shared store of any kind.
 pub type Store = Arc<dyn ObjectStore>;
 
+/// Opens the store that `url` names.
+///
+/// # Errors
+///
+/// That of the store, and kind [`StoreErrorKind::Other`] for a kind of store that this build does not have.
+pub async fn open(url: &StoreUrl) -> Result<Store, StoreError> {
+    match url {
+        StoreUrl::Local { root } => Ok(Arc::new(LocalStore::open(root).await?)),
+        StoreUrl::S3 { .. } => Err(unsupported("opening", url)),
+    }
+}
+
+/// Makes the place that `url` names ready for objects, and opens it.
+///
+/// Stores that have directories make `directories` at once, so that a later `put` need not. May be repeated.
+///
+/// # Errors
+///
+/// As for [`open`].
+pub async fn create(url: &StoreUrl, directories: &[Key]) -> Result<Store, StoreError> {
+    match url {
+        StoreUrl::Local { root } => Ok(Arc::new(LocalStore::create(root, directories).await?)),
+        StoreUrl::S3 { .. } => Err(unsupported("creating", url)),
+    }
+}
+
+fn unsupported(operation: &'static str, url: &StoreUrl) -> StoreError {
+    let reason = "this build has no store for S3 yet".to_owned();
+    StoreError { kind: StoreErrorKind::Other, operation, object: url.to_string(), reason }
+}
+
 /// Lists all objects below `prefix`, however many pages that takes.
 ///
 /// # Errors
@@ -156,6 +206,9 @@ pub enum StoreErrorKind {
     Archived,
     /// The store refuses: permissions, credentials.
     Denied,
+    /// An object of another length has that key. Where several may write a key with bodies of their own, this means
+    /// the same as [`PutOutcome::Exists`]; elsewhere the object there is damaged.
+    Conflict,
     /// The store has no room left.
     Full,
     /// Trying again may help.
@@ -176,4 +229,31 @@ pub struct StoreError {
     pub object: String,
     /// What went wrong, in words.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_is_created_and_opened_by_its_url() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = StoreUrl::Local { root: directory.path().join("repository") };
+        assert_eq!(open(&url).await.unwrap_err().kind, StoreErrorKind::NotFound);
+
+        let created = create(&url, &[Key::new("data/00").unwrap()]).await.unwrap();
+        let key = Key::new("data/00/a").unwrap();
+        created.put(&key, Bytes::from_static(b"x"), Tier::Data).await.unwrap();
+        let opened = open(&url).await.unwrap();
+        assert_eq!(opened.url(), url.to_string());
+        assert_eq!(opened.get(&key, 1).await.unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_refused_by_a_build_without_s3() {
+        let url: StoreUrl = "s3://bucket/prefix".parse().unwrap();
+        for error in [open(&url).await.unwrap_err(), create(&url, &[]).await.unwrap_err()] {
+            assert!(error.to_string().ends_with("s3://bucket/prefix: this build has no store for S3 yet"), "{error}");
+        }
+    }
 }

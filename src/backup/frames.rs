@@ -1,0 +1,95 @@
+//! New chunks on their way into a pack: gathered into frames, compressed side by side, appended in order.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::chunker::Chunk;
+use crate::codec::encode_frame;
+use crate::pack::format::{ChunkEntry, FrameKind};
+
+/// A frame gathers chunks up to this much plaintext.
+const FRAME_TARGET_BYTES: usize = 1 << 20;
+
+/// A frame that is being gathered.
+#[derive(Debug)]
+pub(crate) struct FrameBuffer {
+    kind: FrameKind,
+    chunks: Vec<ChunkEntry>,
+    pieces: Vec<Bytes>,
+    length_bytes: usize,
+}
+
+impl FrameBuffer {
+    pub(crate) fn new(kind: FrameKind) -> Self {
+        Self { kind, chunks: Vec::new(), pieces: Vec::new(), length_bytes: 0 }
+    }
+
+    /// Appends a chunk; gives the frame before it if there was no room.
+    pub(crate) fn push(&mut self, chunk: &Chunk) -> Option<FrameBuffer> {
+        let full = !self.chunks.is_empty() && self.length_bytes + chunk.bytes.len() > FRAME_TARGET_BYTES;
+        let before = full.then(|| self.take());
+        let length_bytes = u32::try_from(chunk.bytes.len()).expect("a chunk is below the limit of a frame");
+        self.chunks.push(ChunkEntry { id: chunk.id, length_bytes });
+        self.pieces.push(chunk.bytes.clone());
+        self.length_bytes += chunk.bytes.len();
+        before
+    }
+
+    /// Takes what has been gathered.
+    pub(crate) fn take(&mut self) -> FrameBuffer {
+        std::mem::replace(self, FrameBuffer::new(self.kind))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}
+
+/// A frame as it goes into a pack.
+#[derive(Debug)]
+pub(crate) struct EncodedFrame {
+    pub(crate) kind: FrameKind,
+    pub(crate) chunks: Vec<ChunkEntry>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Frames that are being compressed, in the order they came.
+#[derive(Debug)]
+pub(crate) struct FrameQueue {
+    level: i32,
+    limit: usize,
+    queue: VecDeque<oneshot::Receiver<EncodedFrame>>,
+}
+
+impl FrameQueue {
+    /// At most `limit` frames are in it.
+    pub(crate) fn new(level: i32, limit: usize) -> Self {
+        Self { level, limit, queue: VecDeque::new() }
+    }
+
+    pub(crate) fn push(&mut self, frame: FrameBuffer) {
+        let (sender, receiver) = oneshot::channel();
+        let level = self.level;
+        rayon::spawn(move || drop(sender.send(encode(frame, level))));
+        self.queue.push_back(receiver);
+    }
+
+    /// The oldest frame, if there are too many, or if all are wanted.
+    pub(crate) async fn pop(&mut self, all: bool) -> Option<EncodedFrame> {
+        if self.queue.is_empty() || (!all && self.queue.len() <= self.limit) {
+            return None;
+        }
+        let receiver = self.queue.pop_front()?;
+        Some(receiver.await.expect("a computation that panics ends the process"))
+    }
+}
+
+fn encode(frame: FrameBuffer, level: i32) -> EncodedFrame {
+    let mut plaintext = Vec::with_capacity(frame.length_bytes);
+    frame.pieces.iter().for_each(|piece| plaintext.extend_from_slice(piece));
+    // The pieces keep whole batches of the stream in memory; they are not needed any more.
+    drop(frame.pieces);
+    EncodedFrame { kind: frame.kind, chunks: frame.chunks, bytes: encode_frame(&plaintext, level) }
+}

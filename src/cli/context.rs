@@ -1,0 +1,160 @@
+//! What every command works with: configuration, environment, repository, progress.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::cli::exit::UsageError;
+use crate::cli::progress::Progress;
+use crate::cli::{GlobalArguments, LogFormat};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, LogLevel};
+use crate::monitor::Monitor;
+use crate::repository::cache::RecordCache;
+use crate::repository::{Repository, layout};
+use crate::store::local::LocalStore;
+use crate::store::url::StoreUrl;
+use crate::store::{Key, Store};
+
+/// What every command works with.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Context {
+    pub(crate) fn new(arguments: &GlobalArguments) -> anyhow::Result<Self> {
+        let config = load_config(arguments)?;
+        start_logging(arguments.log_level.unwrap_or(config.log_level), arguments.log_format);
+        Ok(Self { config, progress: Arc::new(Progress::new()), clock: Arc::new(SystemClock) })
+    }
+
+    pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {
+        Arc::clone(&self.progress) as Arc<dyn Monitor>
+    }
+
+    /// Opens the store of the repository, which has to be there.
+    async fn store(&self) -> anyhow::Result<Store> {
+        match self.url()? {
+            StoreUrl::Local { root } => Ok(Arc::new(LocalStore::open(&root).await?)),
+            StoreUrl::S3 { .. } => Err(no_s3()),
+        }
+    }
+
+    /// Makes the place of a new repository.
+    pub(crate) async fn create_store(&self) -> anyhow::Result<Store> {
+        match self.url()? {
+            StoreUrl::Local { root } => {
+                let folders = layout::pack_folders().map(Key::new).collect::<Result<Vec<_>, _>>()?;
+                Ok(Arc::new(LocalStore::create(&root, &folders).await?))
+            }
+            StoreUrl::S3 { .. } => Err(no_s3()),
+        }
+    }
+
+    fn url(&self) -> anyhow::Result<StoreUrl> {
+        self.config
+            .repository
+            .parse()
+            .map_err(|error: crate::store::url::InvalidUrl| UsageError(error.to_string()).into())
+    }
+
+    pub(crate) async fn repository(&self) -> anyhow::Result<Repository> {
+        Repository::open(self.store().await?, Arc::clone(&self.clock)).await
+    }
+
+    /// The folder of everything this host remembers of a repository.
+    fn cache_directory(&self, repository: &Repository) -> PathBuf {
+        self.config.state_dir.join("cache").join(repository.id().to_string())
+    }
+
+    pub(crate) fn record_cache(&self, repository: &Repository) -> RecordCache {
+        RecordCache::in_folder(self.cache_directory(repository).join("records"))
+    }
+
+    pub(crate) fn index_directory(&self, repository: &Repository) -> PathBuf {
+        self.cache_directory(repository).join("index")
+    }
+
+    /// Where a restore may make an index, if it has to.
+    pub(crate) fn scratch_directory(&self) -> PathBuf {
+        self.config.state_dir.join("scratch")
+    }
+
+    /// The name of this host.
+    pub(crate) fn host() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
+    /// What tells this machine, and runs under this lock, from others of the same name.
+    pub(crate) fn machine(&self) -> String {
+        let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        format!("{}:{}", id.trim(), self.config.lock_path.display())
+    }
+}
+
+fn no_s3() -> anyhow::Error {
+    UsageError("this build has no S3 yet: use a repository at file:///path".to_owned()).into()
+}
+
+fn load_config(arguments: &GlobalArguments) -> anyhow::Result<Config> {
+    let mut config = match (&arguments.config, &arguments.repository) {
+        (Some(path), _) => Config::load(path)?,
+        (None, Some(url)) => {
+            let mut config = Config::for_repository(url.clone());
+            if let Some(directory) = unprivileged_state_directory() {
+                config.lock_path = directory.join("lock");
+                config.state_dir = directory;
+            }
+            config
+        }
+        (None, None) => {
+            return Err(UsageError("name a configuration (--config) or a repository (--repository)".into()).into());
+        }
+    };
+    if let Some(url) = &arguments.repository {
+        config.repository.clone_from(url);
+    }
+    Ok(config)
+}
+
+/// Where somebody who is not root keeps state without a configuration, by the XDG base directory specification.
+#[expect(clippy::disallowed_methods, reason = "the environment is read here")]
+fn unprivileged_state_directory() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home)?;
+    Some(state.join("btrfs_to_s3"))
+}
+
+/// The value of PATH, where programs are looked for.
+#[expect(clippy::disallowed_methods, reason = "the environment is read here")]
+pub(crate) fn search_path() -> Option<std::ffi::OsString> {
+    env::var_os("PATH")
+}
+
+fn start_logging(level: LogLevel, format: LogFormat) {
+    let level = match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // A second call in one process changes nothing, and there is none.
+    drop(match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    });
+}
+
+/// Makes sure that a directory of this host's state is there.
+pub(crate) fn make_directory(path: &std::path::Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))
+}

@@ -1,0 +1,145 @@
+//! `debug`: for people who read the format document.
+
+use std::fmt::Write as _;
+
+use crate::cli::context::Context;
+use crate::cli::exit::UsageError;
+use crate::cli::output;
+use crate::codec::decode_frame;
+use crate::id::{ChunkId, PackId, Salt};
+use crate::local_index::Access;
+use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header, decode_any_cbor};
+use crate::pack::format::{PACK_LIMIT_BYTES, PackClass};
+use crate::repository::cache::RecordCache;
+use crate::repository::index::ChunkIndex;
+use crate::repository::packs::{read_frames, read_pack_footer};
+use crate::repository::{Damage, Repository, layout};
+use crate::store::Key;
+
+/// Shows what is stored, as docs/format.md describes it
+#[derive(Debug, clap::Args)]
+pub(crate) struct DebugArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Decodes an object
+    Object {
+        /// Its key, such as config/0
+        key: String,
+    },
+    /// Writes a chunk's plaintext to standard output
+    Chunk {
+        /// Its id
+        id: String,
+    },
+}
+
+pub(crate) async fn cmd_debug(context: &Context, arguments: DebugArguments) -> anyhow::Result<()> {
+    let repository = context.repository().await?;
+    match arguments.what {
+        What::Object { key } => {
+            let key = Key::new(key).map_err(|error| UsageError(error.to_string()))?;
+            output::text(&describe(&repository, &key).await?)
+        }
+        What::Chunk { id } => {
+            let id = id.parse::<ChunkId>().map_err(|error| UsageError(error.to_string()))?;
+            output::bytes(&find_chunk(context, &repository, &id).await?)
+        }
+    }
+}
+
+async fn describe(repository: &Repository, key: &Key) -> anyhow::Result<String> {
+    if let Some((class, id)) = layout::parse_pack_key(key) {
+        return describe_pack(repository, class, id).await;
+    }
+    let bytes = repository.get(key, RECORD_LIMIT_BYTES.max(crate::index::SEGMENT_LIMIT_BYTES)).await?;
+    let fault = |error: FormatError| repository.fault(key, &error);
+    let body = bytes.get(HEADER_BYTES..).ok_or_else(|| fault(FormatError::CutShort))?;
+    let content = if layout::parse_segment_key(key).is_some() {
+        check_header(ObjectKind::Segment, repository.id(), &bytes).map_err(fault)?;
+        decode_frame(body).map_err(fault)?
+    } else {
+        let length = body.len().checked_sub(32).ok_or_else(|| fault(FormatError::CutShort))?;
+        if blake3::hash(&bytes[..HEADER_BYTES + length]).as_bytes() != &body[length..] {
+            return Err(fault(FormatError::HashMismatch));
+        }
+        body[..length].to_vec()
+    };
+    let mut text = format!("{}\n", bytes[..HEADER_BYTES].escape_ascii());
+    write_cbor(&decode_any_cbor(&content).map_err(fault)?, 0, &mut text);
+    text.push('\n');
+    Ok(text)
+}
+
+async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<String> {
+    let footer = read_pack_footer(repository, class, id).await?;
+    let mut text = format!("pack {id} of session {}, limit {PACK_LIMIT_BYTES} bytes\n", footer.session);
+    for (number, frame) in footer.frames.iter().enumerate() {
+        writeln!(text, "frame {number}: {:?}, bytes {}..{}", frame.kind, frame.range.start, frame.range.end)?;
+        for chunk in &footer.chunks[frame.chunks.clone()] {
+            writeln!(text, "  chunk {} of {} bytes", chunk.id, chunk.length_bytes)?;
+        }
+    }
+    Ok(text)
+}
+
+/// Writes a CBOR value in the notation of RFC 8949, section 8.
+fn write_cbor(value: &ciborium::Value, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth + 1);
+    match value {
+        ciborium::Value::Map(entries) => {
+            text.push_str("{\n");
+            for (key, value) in entries {
+                text.push_str(&indent);
+                write_cbor(key, depth + 1, text);
+                text.push_str(": ");
+                write_cbor(value, depth + 1, text);
+                text.push('\n');
+            }
+            text.push_str(&"  ".repeat(depth));
+            text.push('}');
+        }
+        ciborium::Value::Array(values) => {
+            text.push('[');
+            for (position, value) in values.iter().enumerate() {
+                text.push_str(if position == 0 { "" } else { ", " });
+                write_cbor(value, depth + 1, text);
+            }
+            text.push(']');
+        }
+        ciborium::Value::Bytes(bytes) => {
+            text.push_str("h'");
+            bytes.iter().for_each(|byte| drop(write!(text, "{byte:02x}")));
+            text.push('\'');
+        }
+        ciborium::Value::Text(string) => drop(write!(text, "{string:?}")),
+        ciborium::Value::Integer(number) => drop(write!(text, "{}", i128::from(*number))),
+        ciborium::Value::Bool(value) => drop(write!(text, "{value}")),
+        ciborium::Value::Null => text.push_str("null"),
+        other => drop(write!(text, "{other:?}")),
+    }
+}
+
+async fn find_chunk(context: &Context, repository: &Repository, id: &ChunkId) -> anyhow::Result<Vec<u8>> {
+    let directory = context.scratch_directory().join(format!("chunk-{}", Salt::random()));
+    let cache = RecordCache::none();
+    let monitor = context.monitor();
+    let opened = ChunkIndex::open(repository, &directory, Access::Exclusive, &cache, monitor.as_ref()).await;
+    let places = opened.and_then(|index| index.find_all(id));
+    drop(std::fs::remove_dir_all(&directory));
+    let mut found = None;
+    for place in places? {
+        let footer = std::sync::Arc::new(read_pack_footer(repository, place.class, place.pack).await?);
+        let number = place.frame as usize;
+        if number < footer.frames.len() {
+            let frames = read_frames(repository, place.pack, &footer, number..number + 1).await?;
+            found = found.or_else(|| frames.first().and_then(|frame| frame.chunk(id)));
+        }
+    }
+    let missing =
+        || Damage { object: repository.store().url().to_owned(), reason: format!("chunk {id} is in no pack") };
+    Ok(found.ok_or_else(missing)?.to_vec())
+}

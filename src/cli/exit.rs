@@ -1,0 +1,102 @@
+//! Exit codes, and the one line that explains them.
+
+use std::io;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal as listen};
+
+use crate::cli::output;
+use crate::config::ConfigErrors;
+use crate::lock::LockError;
+use crate::repository::Damage;
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// What was asked has been done.
+    Done = 0,
+    /// It has not.
+    Failed = 1,
+    /// It could not be understood.
+    Usage = 2,
+    /// It has been done, but something else is wrong.
+    Problems = 3,
+    /// Another run holds the lock.
+    Locked = 4,
+    /// The repository is damaged.
+    Damaged = 5,
+    /// A signal came.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A request that makes no sense, as opposed to one that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// Waits for a signal that asks to stop.
+pub(crate) async fn signal() -> anyhow::Result<Exit> {
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let name = tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hang_up.recv() => "SIGHUP",
+    };
+    output::error_line(&format!("interrupted by {name}: nothing was left half-done, run it again"));
+    Ok(Exit::Interrupted)
+}
+
+/// Prints what the argument parser says.
+pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
+    // Help and version go to standard output and are no error; a broken pipe there is none either.
+    drop(error.print());
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+}
+
+/// Prints why a command failed, if it did.
+pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
+        Err(error) => {
+            output::error_line(&format!("error: {error:#}"));
+            exit_of(&error).into()
+        }
+    }
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    let any = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
+    if any(|cause| cause.is::<UsageError>() || cause.is::<ConfigErrors>()) {
+        Exit::Usage
+    } else if any(|cause| matches!(cause.downcast_ref(), Some(LockError::Held { .. }))) {
+        Exit::Locked
+    } else if any(|cause| cause.is::<Damage>()) {
+        Exit::Damaged
+    } else {
+        Exit::Failed
+    }
+}
+
+/// Whether standard output has been closed by its reader, who then has what he wanted.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<output::ClosedOutput>().is_some()
+}
+
+impl output::ClosedOutput {
+    /// Tells a closed output from one that fails.
+    pub(crate) fn or(error: io::Error) -> anyhow::Error {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self.into(),
+            _ => anyhow::Error::new(error).context("writing to standard output"),
+        }
+    }
+}

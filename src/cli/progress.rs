@@ -1,0 +1,97 @@
+//! What a person sees of a run: a bar on a terminal, a line now and then otherwise, and what goes wrong.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::output;
+use crate::monitor::{Counter, Monitor};
+use crate::size::ByteSize;
+
+/// Without a terminal, a line is printed this often.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Shows how a run gets on.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    stream_bytes: AtomicU64,
+    new_bytes: AtomicU64,
+    line_at: Mutex<Instant>,
+    had_problems: AtomicBool,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let style = ProgressStyle::with_template("{spinner} {bytes} in {elapsed}, {bytes_per_sec}; {msg}");
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::no_length();
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar
+        });
+        Self {
+            bar,
+            stream_bytes: AtomicU64::new(0),
+            new_bytes: AtomicU64::new(0),
+            line_at: Mutex::new(Instant::now()),
+            had_problems: AtomicBool::new(false),
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Whether something went wrong on the way.
+    pub(crate) fn had_problems(&self) -> bool {
+        self.had_problems.load(Ordering::Relaxed)
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::error_line(line)),
+            None => output::error_line(line),
+        }
+    }
+
+    fn show(&self) {
+        let bytes = |counter: &AtomicU64| ByteSize::from_bytes(counter.load(Ordering::Relaxed));
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.stream_bytes.load(Ordering::Relaxed));
+            bar.set_message(format!("{} new", bytes(&self.new_bytes)));
+            return;
+        }
+        let mut line_at = self.line_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if line_at.elapsed() >= LINE_EVERY {
+            *line_at = Instant::now();
+            output::error_line(&format!("{} so far, {} new", bytes(&self.stream_bytes), bytes(&self.new_bytes)));
+        }
+    }
+}
+
+impl Monitor for Progress {
+    fn add(&self, counter: Counter, amount: u64) {
+        match counter {
+            Counter::StreamBytes => drop(self.stream_bytes.fetch_add(amount, Ordering::Relaxed)),
+            Counter::NewBytes => drop(self.new_bytes.fetch_add(amount, Ordering::Relaxed)),
+            Counter::StoredBytes | Counter::FetchedBytes => return,
+        }
+        self.show();
+    }
+
+    fn warn(&self, message: &str) {
+        self.say(&format!("warning: {message}"));
+    }
+
+    fn problem(&self, message: &str) {
+        self.had_problems.store(true, Ordering::Relaxed);
+        self.say(&format!("problem: {message}"));
+    }
+}

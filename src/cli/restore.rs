@@ -1,0 +1,160 @@
+//! `restore`
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use crate::cli::context::Context;
+use crate::cli::exit::UsageError;
+use crate::repository::Repository;
+use crate::repository::catalog::{Catalog, Published, find_manifest, read_manifest};
+use crate::restore::{RestoreOptions, StreamSink, restore_stream};
+
+/// Restores a backup, with all it was made against
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreArguments {
+    /// The backup's id, or as much of it as no other id begins with; or `latest`
+    backup: String,
+    /// With `latest`: of this subvolume
+    #[arg(long, value_name = "NAME")]
+    subvolume: Option<String>,
+    /// With `latest`: of this host
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// With `latest`: as it was at this time (RFC 3339, such as 2026-01-31T04:00:00Z)
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    /// Where the subvolume goes: a path on Btrfs where nothing is yet
+    #[arg(long, value_name = "DIR", required_unless_present = "stream", conflicts_with = "stream")]
+    target: Option<PathBuf>,
+    /// Makes the restored subvolume read-only
+    #[arg(long, requires = "target")]
+    read_only: bool,
+    /// Removes the received snapshot, against which later increments could be received, when the target is made
+    #[arg(long, requires = "target")]
+    discard_received: bool,
+    /// Writes the backup's stream to a new file, or to standard output (-)
+    #[arg(long, value_name = "FILE")]
+    stream: Option<PathBuf>,
+}
+
+pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) -> anyhow::Result<()> {
+    let repository = context.repository().await?;
+    let backup = find_backup(context, &repository, &arguments).await?;
+    match &arguments.stream {
+        Some(path) if path.as_os_str() == "-" => {
+            restore_to(context, &repository, &backup, Box::new(StandardOutput(io::stdout()))).await
+        }
+        Some(path) => restore_to_file(context, &repository, &backup, path).await,
+        None => anyhow::bail!("not built yet"),
+    }
+}
+
+async fn find_backup(
+    context: &Context,
+    repository: &Repository,
+    arguments: &RestoreArguments,
+) -> anyhow::Result<Published> {
+    let selecting = arguments.subvolume.is_some() || arguments.host.is_some() || arguments.at.is_some();
+    if arguments.backup != "latest" {
+        if selecting {
+            let text = "--subvolume, --host and --at go with `latest`, not with an id";
+            return Err(UsageError(text.to_owned()).into());
+        }
+        let id = find_manifest(repository, &arguments.backup).await?;
+        return read_manifest(repository, id).await;
+    }
+    let catalog = Catalog::load(repository, &context.record_cache(repository)).await?;
+    // A newer backup may be among the damaged ones: that is for the user to know before an older one is restored.
+    for error in &catalog.damaged {
+        crate::monitor::Monitor::problem(context.progress.as_ref(), &format!("{error:#}"));
+    }
+    let latest = catalog.latest(arguments.host.as_deref(), arguments.subvolume.as_deref(), arguments.at)?;
+    read_manifest(repository, latest.id()).await
+}
+
+async fn restore_to(
+    context: &Context,
+    repository: &Repository,
+    backup: &Published,
+    sink: Box<dyn StreamSink>,
+) -> anyhow::Result<()> {
+    let options = RestoreOptions::new(context.scratch_directory());
+    let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
+    sink.finish()
+}
+
+/// Writes the stream beside its place first, so that a file of that name is always whole.
+async fn restore_to_file(
+    context: &Context,
+    repository: &Repository,
+    backup: &Published,
+    path: &Path,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(!path.exists(), "{} exists already: name another file", path.display());
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PartialFile { path: PathBuf::from(partial) };
+    let open = OpenOptions::new().write(true).create(true).truncate(true).open(&partial.path);
+    let file = open.with_context(|| format!("making {}", partial.path.display()))?;
+    restore_to(context, repository, backup, Box::new(FileSink(file))).await?;
+    let renamed = rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        &partial.path,
+        rustix::fs::CWD,
+        path,
+        rustix::fs::RenameFlags::NOREPLACE,
+    );
+    renamed.with_context(|| format!("naming {}", path.display()))
+}
+
+/// A file that is removed unless it has got another name by then.
+struct PartialFile {
+    path: PathBuf,
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+struct FileSink(File);
+
+impl Write for FileSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StreamSink for FileSink {
+    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+        self.0.sync_all().context("syncing the stream's file")
+    }
+}
+
+/// Standard output, past its line buffer.
+struct StandardOutput(io::Stdout);
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        rustix::io::write(&self.0, bytes).map_err(io::Error::from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StreamSink for StandardOutput {
+    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! `show`
+
+use serde_json::{Value, json};
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::records::manifest::Manifest;
+use crate::repository::catalog::{Published, find_manifest, read_manifest};
+use crate::size::ByteSize;
+
+/// Shows one backup
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArguments {
+    /// Its id, or as much of it as no other id begins with
+    id: String,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn cmd_show(context: &Context, arguments: &ShowArguments) -> anyhow::Result<()> {
+    let repository = context.repository().await?;
+    let id = find_manifest(&repository, &arguments.id).await?;
+    let backup = read_manifest(&repository, id).await?;
+    if arguments.json { output::json(&as_json(&backup)) } else { output::text(&as_text(&backup)) }
+}
+
+fn as_json(backup: &Published) -> Value {
+    let manifest = &backup.manifest;
+    let trees = manifest.roots.iter().map(|root| {
+        let root_id = root.tree.root.map(|id| id.to_string());
+        json!({ "kind": root.kind, "bytes": root.tree.bytes, "height": root.tree.height, "root": root_id })
+    });
+    json!({
+        "id": backup.id().to_string(),
+        "digest": backup.digest.to_string(),
+        "host": manifest.host,
+        "subvolume": manifest.subvolume,
+        "kind": manifest.kind,
+        "started_at": manifest.started_at,
+        "created_at": manifest.created_at,
+        "snapshot": manifest.snapshot.as_ref().map(|snapshot| json!({
+            "uuid": snapshot.uuid.to_string(),
+            "ctransid": snapshot.ctransid,
+            "path": String::from_utf8_lossy(&snapshot.path),
+        })),
+        "parent": manifest.parent.as_ref().map(|parent| json!({
+            "id": parent.manifest.to_string(),
+            "digest": parent.digest.to_string(),
+            "uuid": parent.uuid.to_string(),
+            "ctransid": parent.ctransid,
+        })),
+        "requires": manifest.requires.iter().map(|origin| json!({
+            "uuid": origin.uuid.to_string(),
+            "ctransid": origin.ctransid,
+        })).collect::<Vec<_>>(),
+        "stream": {
+            "version": manifest.stream.version,
+            "bytes": manifest.stream.bytes,
+            "digest_algorithm": manifest.stream.digest_algorithm,
+            "digest": stream_digest(manifest),
+            "compressed_data": manifest.stream.compressed_data,
+        },
+        "trees": trees.collect::<Vec<_>>(),
+        "meta_packs": manifest.meta_packs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "chunks": manifest.totals.chunks,
+        "new_chunks": manifest.totals.new_chunks,
+        "new_bytes": manifest.totals.new_bytes,
+        "stored_bytes": backup.stored_bytes,
+        "tool": manifest.tool,
+    })
+}
+
+fn stream_digest(manifest: &Manifest) -> String {
+    format!("{:032x}", u128::from_be_bytes(manifest.stream.digest.into_array()))
+}
+
+fn as_text(backup: &Published) -> String {
+    let manifest = &backup.manifest;
+    let size = |bytes| ByteSize::from_bytes(bytes).to_string();
+    let mut lines = vec![
+        ("backup", backup.id().to_string()),
+        ("of", format!("'{}' on host {}", manifest.subvolume, manifest.host)),
+        ("kind", manifest.kind.to_string()),
+        ("snapshot taken", manifest.created_at.to_string()),
+    ];
+    lines.extend(manifest.snapshot.as_ref().map(|snapshot| {
+        let name = String::from_utf8_lossy(&snapshot.path);
+        ("snapshot", format!("{name}, UUID {}, ctransid {}", snapshot.uuid, snapshot.ctransid))
+    }));
+    lines.extend(manifest.parent.as_ref().map(|parent| ("made against", format!("backup {}", parent.manifest))));
+    lines.extend(manifest.requires.iter().map(|origin| ("clones from", origin.to_string())));
+    let version =
+        manifest.stream.version.map_or("opaque".to_owned(), |version| format!("send stream, version {version}"));
+    let totals = &manifest.totals;
+    lines.extend([
+        ("stream", format!("{} ({} bytes), {version}", size(manifest.stream.bytes), manifest.stream.bytes)),
+        ("stream digest", format!("{} {}", manifest.stream.digest_algorithm, stream_digest(manifest))),
+        ("chunks", format!("{}, of them new {}", totals.chunks, totals.new_chunks)),
+        ("new", size(totals.new_bytes)),
+        ("stored", format!("{} in {} packs", size(backup.stored_bytes), totals.packs)),
+        ("written by", manifest.tool.clone()),
+    ]);
+    lines.iter().map(|(name, value)| format!("{name:15} {value}\n")).collect()
+}

@@ -1,0 +1,141 @@
+//! Builds a pack in memory.
+
+use bytes::Bytes;
+
+use crate::id::{PackId, RepositoryId, SessionId};
+use crate::object::{ObjectKind, write_header};
+use crate::pack::format::{ChunkEntry, FrameEntry, FrameKind, PackClass, PackFooter, PackRecord, write_footer};
+
+/// A pack that is being filled.
+#[derive(Debug)]
+pub struct PackWriter {
+    bytes: Vec<u8>,
+    footer: PackFooter,
+}
+
+/// A pack that is complete.
+#[derive(Debug, Clone)]
+pub struct FinishedPack {
+    /// The object.
+    pub bytes: Bytes,
+    /// What is said of it in the index.
+    pub record: PackRecord,
+}
+
+impl PackWriter {
+    /// Begins a pack with room for `capacity_bytes`.
+    #[must_use]
+    pub fn new(repository: RepositoryId, session: SessionId, class: PackClass, capacity_bytes: usize) -> Self {
+        let mut bytes = Vec::with_capacity(capacity_bytes);
+        write_header(ObjectKind::Pack, repository, &mut bytes);
+        Self { bytes, footer: PackFooter { class, session, frames: Vec::new(), chunks: Vec::new() } }
+    }
+
+    /// Appends a frame that holds `chunks`; gives its number.
+    #[expect(clippy::missing_panics_doc, reason = "the number of frames is below that of chunks, which is limited")]
+    pub fn push_frame(&mut self, kind: FrameKind, frame: &[u8], chunks: &[ChunkEntry]) -> u32 {
+        let number = u32::try_from(self.footer.frames.len()).expect("a pack has a limited number of frames");
+        let start = self.bytes.len() as u64;
+        self.bytes.extend_from_slice(frame);
+        let first = self.footer.chunks.len();
+        self.footer.chunks.extend_from_slice(chunks);
+        let (range, chunks) = (start..self.bytes.len() as u64, first..self.footer.chunks.len());
+        self.footer.frames.push(FrameEntry { kind, range, chunks });
+        number
+    }
+
+    /// Bytes so far, without the footer.
+    #[must_use]
+    pub fn length_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Chunks so far.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.footer.chunks.len()
+    }
+
+    /// Whether nothing has been appended yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.footer.frames.is_empty()
+    }
+
+    /// Appends the footer and hashes the pack.
+    #[must_use]
+    pub fn finish(mut self) -> FinishedPack {
+        write_footer(&self.footer, &mut self.bytes);
+        let id = PackId::from_bytes(*blake3::hash(&self.bytes).as_bytes());
+        let stored_bytes = self.bytes.len() as u64;
+        let record = PackRecord { id, stored_bytes, checksum: None, footer: self.footer };
+        FinishedPack { bytes: Bytes::from(self.bytes), record }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode_frame, encode_frame};
+    use crate::id::ChunkId;
+    use crate::object::{FormatError, check_header};
+    use crate::pack::format::{TRAILER_BYTES, read_footer, read_trailer};
+
+    const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; 16]);
+    const SESSION: SessionId = SessionId::from_bytes([9; 16]);
+
+    fn entry(plaintext: &[u8]) -> ChunkEntry {
+        ChunkEntry { id: ChunkId::of(plaintext), length_bytes: u32::try_from(plaintext.len()).unwrap() }
+    }
+
+    fn pack() -> FinishedPack {
+        let mut writer = PackWriter::new(REPOSITORY, SESSION, PackClass::Data, 0);
+        assert!(writer.is_empty());
+        assert_eq!(
+            writer.push_frame(FrameKind::Content, &encode_frame(b"onetwo", 3), &[entry(b"one"), entry(b"two")]),
+            0
+        );
+        assert_eq!(writer.push_frame(FrameKind::Footers, &encode_frame(b"three", 3), &[entry(b"three")]), 1);
+        writer.finish()
+    }
+
+    fn footer_of(bytes: &[u8]) -> Result<PackFooter, FormatError> {
+        let place = read_trailer(bytes.len() as u64, bytes)?;
+        let range = usize::try_from(place.range.start).unwrap()..usize::try_from(place.range.end).unwrap();
+        read_footer(&place, &bytes[range])
+    }
+
+    #[test]
+    fn a_pack_says_what_is_in_it_and_where() {
+        let pack = pack();
+        check_header(ObjectKind::Pack, REPOSITORY, &pack.bytes).unwrap();
+        let footer = footer_of(&pack.bytes).unwrap();
+        assert_eq!(footer, pack.record.footer);
+        assert_eq!(footer.chunks, [entry(b"one"), entry(b"two"), entry(b"three")]);
+        let range = &footer.frames[1].range;
+        let frame = &pack.bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+        assert_eq!(decode_frame(frame).unwrap(), b"three");
+        assert_eq!(footer.frames[1].chunks, 2..3);
+    }
+
+    #[test]
+    fn packs_with_equal_content_are_different_objects() {
+        assert_ne!(pack().record.id, pack().record.id);
+    }
+
+    #[test]
+    fn a_flipped_bit_in_footer_or_trailer_and_a_truncation_are_found() {
+        let good = pack();
+        let bytes = good.bytes.to_vec();
+        let footer_start = usize::try_from(good.record.footer.frames[1].range.end).unwrap();
+        for position in footer_start * 8..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[position / 8] ^= 1 << (position % 8);
+            assert!(footer_of(&bytes).is_err(), "bit {position}");
+        }
+        for length in 0..bytes.len() {
+            assert!(footer_of(&bytes[..length]).is_err(), "length {length}");
+        }
+        assert!(read_trailer(10, &bytes[bytes.len() - TRAILER_BYTES..]).is_err());
+    }
+}

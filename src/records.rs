@@ -1,0 +1,10 @@
+//! The records of a repository: config, sessions, manifests.
+//!
+//! `docs/format.md`, "Records". What is stored is what these types say, key for key.
+
+pub mod config;
+pub mod manifest;
+pub mod session;
+
+/// Name and version of this program, as it signs what it writes.
+pub const TOOL: &str = concat!("btrfs_to_s3 ", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,183 @@
+//! A repository: its parameters, its sessions, its manifests, and the index of its chunks.
+//!
+//! `docs/ordering.md` says in which order a backup uses these.
+
+pub mod cache;
+pub mod catalog;
+pub mod index;
+pub mod layout;
+pub mod packs;
+pub mod session;
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::chunker::ChunkerParameters;
+use crate::clock::Clock;
+use crate::id::{Digest, RepositoryId};
+use crate::object::{FormatError, ObjectKind, RECORD_LIMIT_BYTES, decode_record, encode_record};
+use crate::records::config::RepositoryConfig;
+use crate::repository::cache::RecordCache;
+use crate::store::{Key, PutOutcome, Store, StoreError, StoreErrorKind, Tier, list_all};
+
+/// An object of the repository is missing or does not have the bytes it should have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("damaged: {object}: {reason}")]
+pub struct Damage {
+    /// The object's URL.
+    pub object: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// An open repository. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: Store,
+    id: RepositoryId,
+    config: Arc<RepositoryConfig>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Repository {
+    /// Makes a new repository in an empty place.
+    ///
+    /// # Errors
+    ///
+    /// If there is one already, or the parameters are not valid, or the store fails.
+    pub async fn init(store: Store, parameters: ChunkerParameters, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let config = RepositoryConfig::new(clock.now(), parameters);
+        config.check_writable()?;
+        let present = store.list_page(layout::CONFIGS, None).await?;
+        let id = RepositoryId::random();
+        let body = Bytes::from(encode_record(ObjectKind::Config, id, &config));
+        let key = layout::config_key(config.number);
+        if !present.objects.is_empty() || store.put(&key, body, Tier::Metadata).await? == PutOutcome::Exists {
+            bail!("{} is a repository already", store.url());
+        }
+        Ok(Self { store, id, config: Arc::new(config), clock })
+    }
+
+    /// Opens a repository for reading.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, if this program does not know a feature needed to read it, if its config is damaged, or if
+    /// the store fails.
+    pub async fn open(store: Store, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let listed = list_all(store.as_ref(), layout::CONFIGS).await?;
+        let Some(number) = listed.iter().filter_map(|object| layout::parse_config_key(&object.key)).max() else {
+            bail!("there is no repository at {}: `btrfs_to_s3 init` makes one", store.url());
+        };
+        let key = layout::config_key(number);
+        let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
+        let decoded = decode_record::<RepositoryConfig>(ObjectKind::Config, &bytes);
+        let (id, config) = decoded.map_err(|error| fault(&store, &key, &error))?;
+        if config.number != number {
+            return Err(fault(&store, &key, &FormatError::invalid("it is the config of another number")));
+        }
+        config.check_readable().with_context(|| format!("opening repository {}", store.url()))?;
+        Ok(Self { store, id, config: Arc::new(config), clock })
+    }
+
+    /// The repository's id.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.id
+    }
+
+    /// The store that keeps it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Its parameters.
+    #[must_use]
+    pub fn config(&self) -> &RepositoryConfig {
+        &self.config
+    }
+
+    /// Where its time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Reads a record and checks that it is whole and belongs to this repository; gives its digest as well.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`] if it is missing or not as it should be, [`StoreError`] if the store fails.
+    pub async fn read_record<T: DeserializeOwned>(
+        &self,
+        kind: ObjectKind,
+        key: &Key,
+        cache: &RecordCache,
+    ) -> anyhow::Result<(T, StoredAs)> {
+        if let Some(bytes) = cache.get(key)
+            && let Ok(value) = self.decode(kind, &bytes)
+        {
+            return Ok((value, StoredAs::of(&bytes)));
+        }
+        let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
+        let value = self.decode(kind, &bytes).map_err(|error| self.fault(key, &error))?;
+        cache.put(key, &bytes);
+        Ok((value, StoredAs::of(&bytes)))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, kind: ObjectKind, bytes: &[u8]) -> Result<T, FormatError> {
+        match decode_record(kind, bytes)? {
+            (id, value) if id == self.id => Ok(value),
+            (id, _) => Err(FormatError::OtherRepository(id)),
+        }
+    }
+
+    /// Reads an object that the repository needs: that it is not there is [`Damage`].
+    pub async fn get(&self, key: &Key, limit_bytes: u64) -> anyhow::Result<Bytes> {
+        self.store.get(key, limit_bytes).await.map_err(|error| self.needed(error))
+    }
+
+    /// Makes the error of a read that found nothing where something has to be a [`Damage`].
+    #[must_use]
+    pub fn needed(&self, error: StoreError) -> anyhow::Error {
+        match error.kind {
+            StoreErrorKind::NotFound | StoreErrorKind::OutOfRange | StoreErrorKind::TooLarge => {
+                Damage { object: error.object, reason: error.reason }.into()
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// The error that says what is wrong with an object.
+    #[must_use]
+    pub fn fault(&self, key: &Key, error: &FormatError) -> anyhow::Error {
+        fault(&self.store, key, error)
+    }
+}
+
+fn fault(store: &Store, key: &Key, error: &FormatError) -> anyhow::Error {
+    let object = format!("{}/{key}", store.url());
+    match error {
+        FormatError::UnknownVersion(_) => anyhow::anyhow!("{object}: {error}"),
+        _ => Damage { object, reason: error.to_string() }.into(),
+    }
+}
+
+/// A record as the store has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredAs {
+    /// BLAKE3 of its bytes.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl StoredAs {
+    fn of(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), bytes: bytes.len() as u64 }
+    }
+}

@@ -1,0 +1,195 @@
+//! The backups of a repository.
+
+use std::collections::HashSet;
+
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+
+use crate::id::{Digest, ManifestId, SessionId};
+use crate::object::{FormatError, ObjectKind};
+use crate::records::config::check_features;
+use crate::records::manifest::{Manifest, Origin, Parent};
+use crate::records::session::Outcome;
+use crate::repository::cache::RecordCache;
+use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_outcome};
+use crate::repository::{Damage, Repository, layout};
+use crate::store::{ObjectInfo, StoreError, StoreErrorKind, list_all};
+
+/// A backup that counts.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Its record.
+    pub manifest: Manifest,
+    /// BLAKE3 of the record's object.
+    pub digest: Digest,
+    /// Bytes of all objects the backup added.
+    pub stored_bytes: u64,
+}
+
+impl Published {
+    /// The backup as the parent of another, if it is one of a snapshot.
+    #[must_use]
+    pub fn as_parent(&self) -> Option<Parent> {
+        let Origin { uuid, ctransid } = self.manifest.origin()?;
+        Some(Parent { manifest: self.id(), digest: self.digest, uuid, ctransid })
+    }
+
+    /// The backup's id.
+    #[must_use]
+    pub fn id(&self) -> ManifestId {
+        self.manifest.id()
+    }
+}
+
+/// All backups of a repository.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Backups that can be read, oldest first.
+    pub published: Vec<Published>,
+    /// What is wrong with the others.
+    pub damaged: Vec<anyhow::Error>,
+    /// Manifests whose session has no end: never completed, or under way.
+    pub unfinished: Vec<ManifestId>,
+}
+
+impl Catalog {
+    /// Reads all manifests that count.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails. A damaged manifest is no error here: it stands in `damaged`.
+    pub async fn load(repository: &Repository, cache: &RecordCache) -> anyhow::Result<Self> {
+        let sessions = list_sessions(repository).await?;
+        let manifests = list_all(repository.store().as_ref(), layout::MANIFESTS).await?;
+        let forgotten = list_all(repository.store().as_ref(), layout::FORGOTTEN).await?;
+        let key_of = |object: &ObjectInfo| layout::parse_forgotten_key(&object.key);
+        let forgotten: HashSet<ManifestId> = forgotten.iter().filter_map(key_of).collect();
+        let open: HashSet<SessionId> = sessions.open.into_iter().collect();
+        let listed = manifests.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
+        let listed: HashSet<ManifestId> = listed.collect();
+        let unfinished = listed.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
+        let wanted = sessions.ended.into_iter().filter(|session| !forgotten.contains(&ManifestId::from(*session)));
+        let mut catalog = Self { unfinished, ..Self::default() };
+        let mut read = stream::iter(wanted)
+            .map(|session| async move { read_published(repository, session, cache).await })
+            .buffer_unordered(READS_AT_ONCE);
+        while let Some(published) = read.next().await {
+            let published = published.and_then(|published| match published {
+                // The copy on this host does not help anybody else.
+                Some(backup) if !listed.contains(&backup.id()) => Err(missing(repository, backup.id())),
+                other => Ok(other),
+            });
+            catalog.add(published)?;
+        }
+        drop(read);
+        catalog.published.sort_by_key(|backup| (backup.manifest.created_at, backup.id()));
+        Ok(catalog)
+    }
+
+    fn add(&mut self, published: anyhow::Result<Option<Published>>) -> anyhow::Result<()> {
+        match published {
+            Ok(Some(published)) => self.published.push(published),
+            Ok(None) => {}
+            // A store that does not answer says nothing about the manifest.
+            Err(error) if error.downcast_ref::<StoreError>().is_some() => return Err(error),
+            Err(error) => self.damaged.push(error),
+        }
+        Ok(())
+    }
+
+    /// The newest backup of a host's subvolume (of the only one there is, if none is named), not after a time.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or the repository has backups of several subvolumes and none is named.
+    pub fn latest(
+        &self,
+        host: Option<&str>,
+        subvolume: Option<&str>,
+        at: Option<Timestamp>,
+    ) -> anyhow::Result<&Published> {
+        let wanted = |backup: &&Published| {
+            subvolume.is_none_or(|name| backup.manifest.subvolume == name)
+                && host.is_none_or(|name| backup.manifest.host == name)
+        };
+        let named: Vec<&Published> = self.published.iter().filter(wanted).collect();
+        let sources: std::collections::BTreeSet<(&str, &str)> =
+            named.iter().map(|backup| (backup.manifest.host.as_str(), backup.manifest.subvolume.as_str())).collect();
+        if sources.len() > 1 {
+            let sources: Vec<String> = sources.iter().map(|(host, name)| format!("'{name}' of host {host}")).collect();
+            anyhow::bail!("there are backups of {}: name one (--subvolume, --host)", sources.join(", "));
+        }
+        let early = |backup: &&&Published| at.is_none_or(|at| backup.manifest.created_at <= at);
+        named.iter().filter(early).next_back().copied().ok_or_else(|| {
+            let of = subvolume.map_or(String::new(), |name| format!(" of '{name}'"));
+            let until = at.map_or(String::new(), |at| format!(" from {at} or before"));
+            anyhow::anyhow!("there is no backup{of}{until}: `btrfs_to_s3 list` shows what there is")
+        })
+    }
+}
+
+/// Finds the one manifest whose id begins with `prefix`.
+///
+/// # Errors
+///
+/// If there is none, or several, or the store fails.
+pub async fn find_manifest(repository: &Repository, prefix: &str) -> anyhow::Result<ManifestId> {
+    let hexadecimal = prefix.len() <= 32 && prefix.chars().all(|c| c.is_ascii_hexdigit());
+    anyhow::ensure!(
+        !prefix.is_empty() && hexadecimal,
+        "'{prefix}' is not a manifest id: `btrfs_to_s3 list` shows them"
+    );
+    let lower = prefix.to_ascii_lowercase();
+    let listed = list_all(repository.store().as_ref(), layout::MANIFESTS).await?;
+    let ids = listed.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
+    let mut found: Vec<ManifestId> = ids.filter(|id| id.to_string().starts_with(&lower)).collect();
+    if let (Ok(whole), true) = (lower.parse::<ManifestId>(), found.is_empty()) {
+        // Reading it tells whether it never was there or its object is missing.
+        found.push(whole);
+    }
+    match found.as_slice() {
+        [id] => Ok(*id),
+        [] => anyhow::bail!("there is no backup {prefix}: `btrfs_to_s3 list` shows what there is"),
+        several => anyhow::bail!("{} backups begin with {prefix}: give more of the id", several.len()),
+    }
+}
+
+/// Reads a backup's manifest past any cache, if the backup counts.
+///
+/// # Errors
+///
+/// If it does not count, or is damaged, or the store fails.
+pub async fn read_manifest(repository: &Repository, id: ManifestId) -> anyhow::Result<Published> {
+    let session = SessionId::from(id);
+    let end_key = layout::session_end_key(&session);
+    if let Err(StoreError { kind: StoreErrorKind::NotFound, .. }) = repository.store().head(&end_key).await {
+        anyhow::bail!("there is no completed backup {id}: {end_key} is not there");
+    }
+    let published = read_published(repository, session, &RecordCache::none()).await?;
+    published.ok_or_else(|| anyhow::anyhow!("there is no backup {id}: its run gave up"))
+}
+
+fn missing(repository: &Repository, id: ManifestId) -> anyhow::Error {
+    let object = format!("{}/{}", repository.store().url(), layout::manifest_key(&id));
+    Damage { object, reason: "it is not there".to_owned() }.into()
+}
+
+async fn read_published(
+    repository: &Repository,
+    session: SessionId,
+    cache: &RecordCache,
+) -> anyhow::Result<Option<Published>> {
+    let end = read_outcome(repository, session, cache).await?;
+    if end.outcome != Outcome::Manifest {
+        return Ok(None);
+    }
+    let SessionEnd { manifest_digest, bytes: end_bytes, .. } = end;
+    let key = layout::manifest_key(&session.into());
+    let (manifest, stored) = repository.read_record::<Manifest>(ObjectKind::Manifest, &key, cache).await?;
+    if manifest.session != session || manifest_digest != Some(stored.digest) {
+        return Err(repository.fault(&key, &FormatError::invalid("it is not the manifest its session published")));
+    }
+    check_features("read", &manifest.required_to_read).map_err(|error| repository.fault(&key, &error))?;
+    let stored_bytes = manifest.totals.stored_bytes + stored.bytes + end_bytes;
+    Ok(Some(Published { manifest, digest: stored.digest, stored_bytes }))
+}

@@ -1,0 +1,306 @@
+//! A writing run: it announces itself before it looks at anything, and its end is the commit.
+//!
+//! `docs/ordering.md` says why in this order.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::id::{Digest, SegmentId, SessionId};
+use crate::index::Segment;
+use crate::object::{FormatError, ObjectKind, encode_record};
+use crate::pack::format::PackClass;
+use crate::pack::writer::FinishedPack;
+use crate::records::manifest::Manifest;
+use crate::records::session::{Outcome, SessionEvent, SessionRecord, SessionStart};
+use crate::repository::cache::RecordCache;
+use crate::repository::{Repository, layout};
+use crate::store::{Key, ObjectInfo, PutOutcome, StoreError, StoreErrorKind, Tier, list_all};
+
+/// Records are read so many at once.
+pub(crate) const READS_AT_ONCE: usize = 16;
+/// Data packs shorter than this go to the metadata's storage class, where an object costs no surcharge.
+const LEAST_DATA_TIER_BYTES: u64 = 1 << 20;
+
+/// A session that is open.
+#[derive(Debug)]
+pub struct WriteSession {
+    repository: Repository,
+    id: SessionId,
+    started_at: jiff::Timestamp,
+    stored_bytes: AtomicU64,
+    beats: AtomicU32,
+}
+
+impl WriteSession {
+    /// Announces a run. To be called before anything of the repository is looked at.
+    ///
+    /// # Errors
+    ///
+    /// If this program may not write to the repository, or the store fails.
+    pub async fn start(repository: Repository, start: SessionStart) -> anyhow::Result<Self> {
+        let config = repository.config();
+        config.check_writable().with_context(|| format!("writing to repository {}", repository.store().url()))?;
+        let started_at = repository.clock().now();
+        let session = Self {
+            id: SessionId::random(),
+            started_at,
+            stored_bytes: AtomicU64::new(0),
+            beats: AtomicU32::new(0),
+            repository,
+        };
+        let record = SessionRecord { start: Some(start), ..session.record(SessionEvent::Start) };
+        session.put_record(&layout::session_start_key(&session.id), &record).await.context("announcing the session")?;
+        Ok(session)
+    }
+
+    /// The session's id, which is that of the manifest it will publish.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// When the session began.
+    #[must_use]
+    pub fn started_at(&self) -> jiff::Timestamp {
+        self.started_at
+    }
+
+    /// The repository it writes to.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Bytes of all objects it has stored.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says that the session is alive.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn beat(&self) -> anyhow::Result<()> {
+        let number = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
+        let record = SessionRecord { number, ..self.record(SessionEvent::Beat) };
+        self.put_record(&layout::session_beat_key(&self.id, number), &record).await
+    }
+
+    /// Stores a pack.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn put_pack(&self, pack: FinishedPack) -> anyhow::Result<()> {
+        let class = pack.record.footer.class;
+        let tier = match class {
+            PackClass::Data if pack.record.stored_bytes >= LEAST_DATA_TIER_BYTES => Tier::Data,
+            _ => Tier::Metadata,
+        };
+        self.put(&layout::pack_key(class, &pack.record.id), pack.bytes, tier).await?;
+        Ok(())
+    }
+
+    /// Stores an index segment. All of its packs have to be stored already.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn put_segment(&self, segment: &Segment) -> anyhow::Result<SegmentId> {
+        let (id, bytes) = segment.encode(self.repository.id());
+        self.put(&layout::segment_key(&id), Bytes::from(bytes), Tier::Metadata).await?;
+        Ok(id)
+    }
+
+    /// Publishes the manifest: when this returns `Ok`, the backup exists.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has ended the session, or the store fails; the backup does not exist then.
+    pub async fn commit(&self, manifest: &Manifest) -> anyhow::Result<Digest> {
+        let bytes = encode_record(ObjectKind::Manifest, self.repository.id(), manifest);
+        let digest = Digest::of(&bytes);
+        if let Some(outcome) = self.ended().await? {
+            bail!("session {} has been ended with {outcome:?} by another run", self.id);
+        }
+        self.put(&layout::manifest_key(&self.id.into()), Bytes::from(bytes), Tier::Metadata).await?;
+        let end = SessionRecord {
+            outcome: Some(Outcome::Manifest),
+            manifest_digest: Some(digest),
+            ..self.record(SessionEvent::End)
+        };
+        match end_session(&self.repository, &end).await? {
+            Outcome::Manifest => Ok(digest),
+            other => bail!("session {} has been ended with {other:?} by another run", self.id),
+        }
+    }
+
+    /// Gives the run up, so that what it has stored can be used by the next one at once.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the session then stays open until this host's next run ends it.
+    pub async fn abandon(&self) -> anyhow::Result<()> {
+        let end = SessionRecord { outcome: Some(Outcome::None), ..self.record(SessionEvent::End) };
+        end_session(&self.repository, &end).await.map(drop)
+    }
+
+    async fn ended(&self) -> anyhow::Result<Option<Outcome>> {
+        let key = layout::session_end_key(&self.id);
+        match self.repository.store().head(&key).await {
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(_) => read_outcome(&self.repository, self.id, &RecordCache::none()).await.map(|end| Some(end.outcome)),
+        }
+    }
+
+    fn record(&self, event: SessionEvent) -> SessionRecord {
+        SessionRecord {
+            session: self.id,
+            event,
+            number: 0,
+            at: self.repository.clock().now(),
+            start: None,
+            outcome: None,
+            manifest_digest: None,
+        }
+    }
+
+    async fn put_record(&self, key: &Key, record: &SessionRecord) -> anyhow::Result<()> {
+        let bytes = encode_record(ObjectKind::Session, self.repository.id(), record);
+        self.put(key, Bytes::from(bytes), Tier::Metadata).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, tier: Tier) -> anyhow::Result<()> {
+        let length = bytes.len() as u64;
+        // Keys are new each time: what exists is the answer to an earlier try of this very call.
+        self.repository.store().put(key, bytes, tier).await?;
+        self.stored_bytes.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Puts a session's end if it has none; gives what its end says then, whoever wrote it.
+async fn end_session(repository: &Repository, end: &SessionRecord) -> anyhow::Result<Outcome> {
+    let key = layout::session_end_key(&end.session);
+    let bytes = Bytes::from(encode_record(ObjectKind::Session, repository.id(), end));
+    let put = repository.store().put(&key, bytes, Tier::Metadata).await;
+    if let Ok(PutOutcome::Stored) = put {
+        return Ok(end.outcome.unwrap_or(Outcome::None));
+    }
+    // Ours may have landed although the answer was lost: what is there decides.
+    match read_outcome(repository, end.session, &RecordCache::none()).await {
+        Ok(found) => Ok(found.outcome),
+        Err(unreadable) => Err(put.err().map_or(unreadable, anyhow::Error::from)).context("ending the session"),
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// How.
+    pub outcome: Outcome,
+    /// Digest of its manifest.
+    pub manifest_digest: Option<Digest>,
+    /// Length of the end's object.
+    pub bytes: u64,
+}
+
+/// Reads the end of a session that has one.
+///
+/// # Errors
+///
+/// If it is damaged or missing, or the store fails.
+pub async fn read_outcome(
+    repository: &Repository,
+    session: SessionId,
+    cache: &RecordCache,
+) -> anyhow::Result<SessionEnd> {
+    let key = layout::session_end_key(&session);
+    let (end, stored) = repository.read_record::<SessionRecord>(ObjectKind::Session, &key, cache).await?;
+    let (SessionEvent::End, Some(outcome)) = (end.event, end.outcome) else {
+        return Err(repository.fault(&key, &FormatError::invalid("it is not the end of a session")));
+    };
+    if end.session != session {
+        return Err(repository.fault(&key, &FormatError::invalid("it is the end of another session")));
+    }
+    Ok(SessionEnd { outcome, manifest_digest: end.manifest_digest, bytes: stored.bytes })
+}
+
+/// The sessions of a repository as one listing shows them.
+#[derive(Debug, Clone, Default)]
+pub struct SessionList {
+    /// Sessions that have an end.
+    pub ended: Vec<SessionId>,
+    /// Sessions without one.
+    pub open: Vec<SessionId>,
+}
+
+/// Lists the sessions.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn list_sessions(repository: &Repository) -> anyhow::Result<SessionList> {
+    let objects = list_all(repository.store().as_ref(), layout::SESSIONS).await?;
+    let mut list = SessionList::default();
+    // Keys come in order, so all records of a session stand together.
+    let session_of = |object: &ObjectInfo| layout::parse_session_key(&object.key).map(|(session, _)| session);
+    for records in objects.chunk_by(|a, b| session_of(a) == session_of(b)) {
+        let Some(session) = session_of(&records[0]) else { continue };
+        let has_end = records.iter().any(|record| record.key == layout::session_end_key(&session));
+        if has_end { list.ended.push(session) } else { list.open.push(session) }
+    }
+    Ok(list)
+}
+
+/// Ends this machine's sessions that a killed run has left open. To be called with the host's lock held.
+///
+/// # Errors
+///
+/// If the store fails, or the start of an open session is damaged.
+pub async fn end_dead_sessions(
+    repository: &Repository,
+    host: &str,
+    machine: &str,
+    cache: &RecordCache,
+) -> anyhow::Result<usize> {
+    let open = list_sessions(repository).await?.open;
+    let ended = stream::iter(open)
+        .map(|session| async move { end_if_ours(repository, session, host, machine, cache).await })
+        .buffer_unordered(READS_AT_ONCE)
+        .try_collect::<Vec<bool>>()
+        .await?;
+    Ok(ended.into_iter().filter(|ended| *ended).count())
+}
+
+async fn end_if_ours(
+    repository: &Repository,
+    session: SessionId,
+    host: &str,
+    machine: &str,
+    cache: &RecordCache,
+) -> anyhow::Result<bool> {
+    let key = layout::session_start_key(&session);
+    let record = repository.read_record::<SessionRecord>(ObjectKind::Session, &key, cache).await;
+    // A session whose start is gone or damaged is nobody's; prune will void it.
+    let Ok((SessionRecord { start: Some(start), .. }, _)) = record else { return Ok(false) };
+    if start.host != host || start.machine != machine {
+        return Ok(false);
+    }
+    let end = SessionRecord {
+        session,
+        event: SessionEvent::End,
+        number: 0,
+        at: repository.clock().now(),
+        start: None,
+        outcome: Some(Outcome::None),
+        manifest_digest: None,
+    };
+    end_session(repository, &end).await.map(|_| true)
+}

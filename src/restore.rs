@@ -1,0 +1,114 @@
+//! Rebuilds the stream of a backup, byte for byte, from what its manifest names.
+//!
+//! Where the bytes go is the caller's business ([`StreamSink`]). Every chunk is checked before its bytes leave, and the
+//! end of the stream leaves only when the digest of the whole has been found right.
+
+mod fetch;
+mod locate;
+mod rebuild;
+mod walk;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use crate::monitor::Monitor;
+use crate::records::manifest::{Manifest, RootKind, STREAM_DIGEST_XXH3};
+use crate::repository::Repository;
+use crate::restore::fetch::send_data;
+use crate::restore::locate::Locator;
+use crate::restore::rebuild::{Parts, rebuild_stream};
+use crate::restore::walk::send_commands;
+
+/// Pieces of a part that wait to be put together.
+const PIECES_WAITING: usize = 64;
+
+/// What takes a restored stream.
+pub trait StreamSink: Write + Send {
+    /// Ends the stream; says whether the receiver is content.
+    ///
+    /// # Errors
+    ///
+    /// If it is not.
+    fn finish(self: Box<Self>) -> anyhow::Result<()>;
+}
+
+/// How much memory and how many requests a restore may use at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// Plaintext bytes that are fetched ahead together.
+    pub window_bytes: u64,
+    /// Frames that one such window may need.
+    pub window_frames: usize,
+    /// Windows that are fetched while one is being put together.
+    pub windows_ahead: usize,
+    /// Requests at once.
+    pub requests_in_flight: usize,
+    /// Plaintext bytes of frames that are kept for later use.
+    pub frame_cache_bytes: usize,
+    /// Where an index may be made when the hints of a recipe fail; removed afterwards.
+    pub scratch_directory: PathBuf,
+}
+
+impl RestoreOptions {
+    /// The usual bounds.
+    #[must_use]
+    pub fn new(scratch_directory: PathBuf) -> Self {
+        Self {
+            window_bytes: 8 << 20,
+            window_frames: 16,
+            windows_ahead: 3,
+            requests_in_flight: 8,
+            frame_cache_bytes: 64 << 20,
+            scratch_directory,
+        }
+    }
+}
+
+/// Writes the stream of a backup to `sink`; gives the sink back for the verdict of its receiver.
+///
+/// Memory is bounded by `options`, besides a table of the backup's metadata chunks. When this fails, the sink has got
+/// only bytes that were right, and not the end of the stream.
+///
+/// # Errors
+///
+/// [`crate::repository::Damage`] that names the object where something is missing or damaged; otherwise the error of
+/// the store or the sink.
+pub async fn restore_stream(
+    repository: &Repository,
+    manifest: &Manifest,
+    sink: Box<dyn StreamSink>,
+    options: &RestoreOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<Box<dyn StreamSink>> {
+    let what = || format!("restoring backup {} of '{}'", manifest.id(), manifest.subvolume);
+    anyhow::ensure!(
+        manifest.stream.digest_algorithm == STREAM_DIGEST_XXH3,
+        "{}: its stream has a digest of kind '{}', which needs a newer btrfs_to_s3",
+        what(),
+        manifest.stream.digest_algorithm
+    );
+    let locator = Locator::open(repository, manifest, options, monitor).await.with_context(what)?;
+    let (command_sender, commands) = mpsc::channel(PIECES_WAITING);
+    let (data_sender, data) = mpsc::channel(PIECES_WAITING);
+    let parts = Parts {
+        commands: manifest.tree(&RootKind::Commands).is_some_and(|tree| tree.bytes > 0).then_some(commands),
+        data,
+    };
+    let (stream, for_rebuilding) = (manifest.stream.clone(), Arc::clone(monitor));
+    let rebuilding = tokio::task::spawn_blocking(move || rebuild_stream(parts, sink, &stream, for_rebuilding.as_ref()));
+    let sending = async {
+        tokio::try_join!(
+            send_commands(&locator, manifest.tree(&RootKind::Commands), command_sender),
+            send_data(&locator, manifest.tree(&RootKind::Data), options, data_sender)
+        )
+    };
+    let sent = sending.await;
+    let rebuilt = rebuilding.await.context("the thread that writes the stream has ended")?;
+    // When fetching fails, the other end only sees its input end, so what it says of that does not matter. And when it
+    // fails itself, fetching stops without an error.
+    sent.and(rebuilt).with_context(what)
+}

@@ -1,0 +1,150 @@
+//! Fetches file data ahead of its use: entries are gathered into windows, and each window's frames are read side by side,
+//! neighbours in one request.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::id::PackId;
+use crate::pack::format::PackClass;
+use crate::repository::Damage;
+use crate::repository::packs::OpenFrame;
+use crate::restore::RestoreOptions;
+use crate::restore::locate::Locator;
+use crate::restore::walk::{Entries, piece_of};
+use crate::tree::Tree;
+use crate::tree::node::{Entry, Hint};
+
+/// Entries of one window.
+const WINDOW_ENTRIES: usize = 4096;
+
+/// Entries that are fetched together.
+#[derive(Debug, Default)]
+struct Window {
+    entries: Vec<Entry>,
+    frames: BTreeSet<(PackId, u32)>,
+    bytes: u64,
+}
+
+impl Window {
+    fn push(&mut self, entry: Entry) {
+        // A run of one chunk is fetched once.
+        self.bytes += entry.length;
+        self.frames.extend(entry.hint.map(|hint| (hint.pack, hint.frame)));
+        self.entries.push(entry);
+    }
+
+    fn is_full(&self, options: &RestoreOptions) -> bool {
+        self.bytes >= options.window_bytes
+            || self.frames.len() >= options.window_frames
+            || self.entries.len() >= WINDOW_ENTRIES
+    }
+}
+
+/// Sends the file data piece by piece, as far as the other side takes it.
+pub(crate) async fn send_data(
+    locator: &Locator,
+    tree: Option<&Tree>,
+    options: &RestoreOptions,
+    pieces: mpsc::Sender<Bytes>,
+) -> anyhow::Result<()> {
+    let Some(tree) = tree else { return Ok(()) };
+    let entries = Entries::new(locator, tree)?;
+    let windows = stream::unfold(Some(entries), |entries| next_window(entries, options));
+    let fetched = windows.map(|window| async move {
+        let window = window?;
+        let frames = fetch_window(locator, &window, options).await?;
+        anyhow::Ok((window, frames))
+    });
+    let mut fetched = std::pin::pin!(fetched.buffered(options.windows_ahead));
+    while let Some(window) = fetched.next().await {
+        let (window, frames) = window?;
+        for entry in &window.entries {
+            let chunk = chunk_of(locator, entry, &frames).await?;
+            let piece = piece_of(entry, &chunk)?;
+            for _ in 0..entry.repeats {
+                if pieces.send(piece.clone()).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn next_window<'a>(
+    entries: Option<Entries<'a>>,
+    options: &RestoreOptions,
+) -> Option<(anyhow::Result<Window>, Option<Entries<'a>>)> {
+    let mut entries = entries?;
+    let mut window = Window::default();
+    while !window.is_full(options) {
+        match entries.next().await {
+            Ok(Some(entry)) => window.push(entry),
+            Ok(None) if window.entries.is_empty() => return None,
+            Ok(None) => return Some((Ok(window), None)),
+            Err(error) => return Some((Err(error), None)),
+        }
+    }
+    Some((Ok(window), Some(entries)))
+}
+
+type Frames = HashMap<Hint, Arc<OpenFrame>>;
+
+/// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one.
+async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptions) -> anyhow::Result<Frames> {
+    let mut frames = Frames::new();
+    let mut runs: Vec<(PackId, Range<u32>)> = Vec::new();
+    for (pack, frame) in window.frames.iter().copied() {
+        let hint = Hint { pack, frame };
+        if let Some(open) = locator.recent_frame(&hint) {
+            frames.insert(hint, open);
+            continue;
+        }
+        match runs.last_mut() {
+            Some((its_pack, run)) if *its_pack == pack && run.end == frame => run.end += 1,
+            _ => runs.push((pack, frame..frame + 1)),
+        }
+    }
+    let read = |(pack, run): (PackId, Range<u32>)| fetch_run(locator, pack, run);
+    let mut reads = stream::iter(runs).map(read).buffer_unordered(options.requests_in_flight);
+    while let Some(opened) = reads.next().await {
+        frames.extend(opened?);
+    }
+    Ok(frames)
+}
+
+async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u32>) -> anyhow::Result<Vec<(Hint, Arc<OpenFrame>)>> {
+    let read = async {
+        let footer = locator.footer(PackClass::Data, pack).await?;
+        let numbers = run.start as usize..(run.end as usize).min(footer.frames.len());
+        if numbers.is_empty() { Ok(Vec::new()) } else { locator.frames(&footer, pack, numbers).await }
+    };
+    match read.await {
+        Ok(opened) => Ok(run.zip(opened).map(|(frame, open)| (Hint { pack, frame }, open)).collect()),
+        Err(error) if error.downcast_ref::<Damage>().is_some() => {
+            tracing::debug!(error = %format!("{error:#}"), "its frames are read one by one");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The chunk of an entry, from the window's frames if they have it, else from wherever it is.
+async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) -> anyhow::Result<Bytes> {
+    let Some(hint) = entry.hint else {
+        return locator.from_index(&entry.id, PackClass::Data, None, None).await;
+    };
+    if let Some(bytes) = frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
+        return Ok(bytes);
+    }
+    match locator.frame(PackClass::Data, hint).await.map(|frame| frame.chunk(&entry.id)) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => locator.from_index(&entry.id, PackClass::Data, Some(hint), None).await,
+        Err(error) => locator.from_index(&entry.id, PackClass::Data, Some(hint), Some(error)).await,
+    }
+}

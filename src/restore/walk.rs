@@ -1,0 +1,63 @@
+//! Goes through the trees of a backup.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::repository::Damage;
+use crate::restore::locate::Locator;
+use crate::tree::Tree;
+use crate::tree::node::Entry;
+use crate::tree::walk::{Step, TreeWalk};
+
+/// The leaves' entries of a tree, in order.
+pub(crate) struct Entries<'a> {
+    locator: &'a Locator,
+    walk: TreeWalk,
+}
+
+impl<'a> Entries<'a> {
+    pub(crate) fn new(locator: &'a Locator, tree: &Tree) -> anyhow::Result<Self> {
+        Ok(Self { locator, walk: TreeWalk::new(tree)? })
+    }
+
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Entry>> {
+        loop {
+            match self.walk.step()? {
+                Step::NeedNode(id) => self.walk.provide(&self.locator.meta_chunk(&id).await?)?,
+                Step::Entry(entry) => return Ok(Some(entry)),
+                Step::End => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The piece of a chunk that an entry names.
+pub(crate) fn piece_of(entry: &Entry, chunk: &Bytes) -> anyhow::Result<Bytes> {
+    let range = usize::try_from(entry.skip).ok().zip(usize::try_from(entry.length).ok());
+    let range = range.and_then(|(skip, length)| Some(skip..skip.checked_add(length)?));
+    let piece = range.filter(|range| range.end <= chunk.len()).map(|range| chunk.slice(range));
+    piece.ok_or_else(|| {
+        let reason = "the recipe names more bytes than the chunk has".to_owned();
+        Damage { object: format!("chunk {}", entry.id), reason }.into()
+    })
+}
+
+/// Sends the command stream piece by piece, as far as the other side takes it.
+pub(crate) async fn send_commands(
+    locator: &Locator,
+    tree: Option<&Tree>,
+    pieces: mpsc::Sender<Bytes>,
+) -> anyhow::Result<()> {
+    let Some(tree) = tree else { return Ok(()) };
+    let mut entries = Entries::new(locator, tree)?;
+    while let Some(entry) = entries.next().await? {
+        let chunk = locator.meta_chunk(&entry.id).await?;
+        let piece = piece_of(&entry, &chunk)?;
+        for _ in 0..entry.repeats {
+            if pieces.send(piece.clone()).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
