@@ -8,6 +8,7 @@ mod recipe;
 mod uploader;
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -18,13 +19,15 @@ use crate::backup::reading::{Part, StreamReading};
 use crate::backup::recipe::Recipe;
 use crate::backup::uploader::Uploader;
 use crate::id::{Digest, ManifestId};
+use crate::local_index::Access;
 use crate::monitor::{Counter, Monitor};
 use crate::records::TOOL;
 use crate::records::manifest::{BackupKind, Manifest, Origin, Parent, STREAM_DIGEST_XXH3, StreamRecord, Subject};
+use crate::records::session::SessionStart;
 use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Catalog, Published, read_manifest};
+use crate::repository::catalog::{Catalog, Published, read_chain};
 use crate::repository::index::ChunkIndex;
-use crate::repository::session::WriteSession;
+use crate::repository::session::{WriteSession, end_dead_sessions};
 use crate::repository::{Repository, layout};
 use crate::send_stream::{StreamFacts, StreamKind};
 use crate::store::{StoreError, StoreErrorKind};
@@ -45,8 +48,6 @@ pub type StopProducer = Arc<dyn Fn() + Send + Sync>;
 /// What to archive, and what it should turn out to be.
 #[derive(Debug, Clone)]
 pub struct BackupRequest {
-    /// The host it comes from.
-    pub host: String,
     /// Its name.
     pub subvolume: String,
     /// When the snapshot was taken.
@@ -120,108 +121,185 @@ impl BackupSummary {
     }
 }
 
-/// Archives one stream and publishes its manifest.
-///
-/// Reads the stream to its end exactly once. Memory is bounded by `options`, whatever the stream's length. Packs are
-/// stored first, then the index, then the manifest, then the session's end, which alone makes the backup exist: after an
-/// error or a crash before it, nothing refers to what was stored.
-///
-/// # Errors
-///
-/// The first error of any stage. The session is then given up, and the producer is stopped.
-pub async fn backup_stream(
-    session: WriteSession,
-    index: &mut ChunkIndex,
-    source: Box<dyn StreamSource>,
-    stop: Option<StopProducer>,
-    request: &BackupRequest,
-    cache: &RecordCache,
-    options: &BackupOptions,
-    monitor: &Arc<dyn Monitor>,
-) -> anyhow::Result<BackupSummary> {
-    let session = Arc::new(session);
-    let archived = archive(&session, index, source, request, cache, options, monitor).await;
-    if archived.is_err()
-        && let Some(stop) = stop
-    {
-        stop();
-    }
-    let published = match archived {
-        Ok(manifest) => session.commit(&manifest).await.map(|digest| BackupSummary { manifest, digest }),
-        Err(error) => Err(error),
-    };
-    if published.is_err()
-        && let Err(error) = session.abandon().await
-    {
-        tracing::debug!(error = %format!("{error:#}"), "the session stays open until the next run");
-    }
-    published
+/// A host that writes to a repository: who it is, and where it keeps what it remembers.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// What tells it from others of that name.
+    pub machine: String,
+    /// The folder of its local index.
+    pub index_directory: PathBuf,
+    /// Its copies of records.
+    pub cache: RecordCache,
 }
 
-/// Everything before the manifest is published.
-async fn archive(
-    session: &Arc<WriteSession>,
-    index: &mut ChunkIndex,
-    source: Box<dyn StreamSource>,
-    request: &BackupRequest,
-    cache: &RecordCache,
-    options: &BackupOptions,
-    monitor: &Arc<dyn Monitor>,
-) -> anyhow::Result<Manifest> {
-    let parameters = &session.repository().config().chunker.parameters;
-    let opaque = request.expected == Expected::Opaque;
-    let mut reading = StreamReading::start(source, parameters, opaque, options)?;
-    let mut uploader = Uploader::new(Arc::clone(session), index, *options, Arc::clone(monitor));
-    let mut recipe = Recipe::default();
-    while let Some(part) = reading.next().await {
-        store_part(&part, &mut recipe, &mut uploader).await?;
-        monitor.add(Counter::StreamBytes, part.stream_bytes);
+/// A stream that is to be archived.
+pub struct Stream {
+    /// Its bytes.
+    pub source: Box<dyn StreamSource>,
+    /// How to end its producer when the backup fails, if that is possible.
+    pub stop: Option<StopProducer>,
+}
+
+/// A backup that has been announced and knows what the repository has.
+#[derive(Debug)]
+pub struct BackupRun {
+    session: Arc<WriteSession>,
+    index: ChunkIndex,
+    host: Host,
+    monitor: Arc<dyn Monitor>,
+}
+
+impl BackupRun {
+    /// Ends what a killed run of this host has left, announces a new one, and only then looks at the repository.
+    ///
+    /// To be called with the host's lock held.
+    ///
+    /// # Errors
+    ///
+    /// If this program may not write to the repository, or the store or the local disk fails.
+    pub async fn begin(
+        repository: &Repository,
+        host: &Host,
+        subvolume: &str,
+        monitor: &Arc<dyn Monitor>,
+    ) -> anyhow::Result<Self> {
+        end_dead_sessions(repository, &host.name, &host.machine, &host.cache).await?;
+        let start = SessionStart {
+            host: host.name.clone(),
+            machine: host.machine.clone(),
+            subvolume: subvolume.to_owned(),
+            purpose: "backup".to_owned(),
+            tool: TOOL.to_owned(),
+        };
+        let session = Arc::new(WriteSession::start(repository.clone(), start).await?);
+        let directory = &host.index_directory;
+        let opened = ChunkIndex::open(repository, directory, Access::Exclusive, &host.cache, monitor.as_ref()).await;
+        match opened {
+            Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),
+            Err(error) => {
+                give_up(&session).await;
+                Err(error)
+            }
+        }
     }
-    // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
-    let facts = reading.finish().await.context("reading the stream")?;
-    let (snapshot, origin) = check_expected(&facts, request)?;
-    let parent = match origin {
-        Some(origin) => find_parent(session.repository(), origin, request, cache, monitor.as_ref()).await?,
-        None => None,
-    };
-    let roots = recipe.finish(&mut uploader).await?;
-    let (totals, meta_packs) = uploader.finish().await?;
-    if let Some(parent) = &parent {
-        check_chain(session.repository(), parent.manifest).await?;
+
+    /// When the run began.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.session.started_at()
     }
-    let kind = match (facts.opaque, origin) {
-        (true, _) => BackupKind::Opaque,
-        (false, Some(_)) => BackupKind::Incremental,
-        (false, None) => BackupKind::Full,
-    };
-    Ok(Manifest {
-        session: session.id(),
-        kind,
-        required_to_read: Vec::new(),
-        required_to_prune: Vec::new(),
-        host: request.host.clone(),
-        subvolume: request.subvolume.clone(),
-        started_at: session.started_at(),
-        created_at: request.created_at,
-        snapshot,
-        parent,
-        requires: facts.clone_sources.iter().copied().map(Origin::from).collect(),
-        stream: StreamRecord {
-            version: match facts.kind {
-                StreamKind::Send { version } if !facts.opaque => Some(version),
-                _ => None,
+
+    /// Ends the run without a backup.
+    pub async fn give_up(self) {
+        give_up(&self.session).await;
+    }
+
+    /// Archives a stream and publishes its manifest.
+    ///
+    /// Reads the stream to its end exactly once. Memory is bounded by `options`, whatever the stream's length. Packs are
+    /// stored first, then the index, then the manifest, then the session's end, which alone makes the backup exist:
+    /// after an error or a crash before it, nothing refers to what was stored.
+    ///
+    /// # Errors
+    ///
+    /// The first error of any stage. The session is then given up, and the producer is stopped.
+    pub async fn publish(
+        mut self,
+        stream: Stream,
+        request: &BackupRequest,
+        options: &BackupOptions,
+    ) -> anyhow::Result<BackupSummary> {
+        let archived = self.archive(stream.source, request, options).await;
+        if archived.is_err()
+            && let Some(stop) = stream.stop
+        {
+            stop();
+        }
+        let published = match archived {
+            Ok(manifest) => self.session.commit(&manifest).await.map(|digest| BackupSummary { manifest, digest }),
+            Err(error) => Err(error),
+        };
+        if published.is_err() {
+            give_up(&self.session).await;
+        }
+        if let Err(error) = self.index.mend() {
+            tracing::warn!(error = %format!("{error:#}"), "the local index cannot be mended");
+        }
+        published
+    }
+
+    /// Everything before the manifest is published.
+    async fn archive(
+        &mut self,
+        source: Box<dyn StreamSource>,
+        request: &BackupRequest,
+        options: &BackupOptions,
+    ) -> anyhow::Result<Manifest> {
+        let (session, monitor, cache) = (&self.session, &self.monitor, &self.host.cache);
+        let parameters = &session.repository().config().chunker.parameters;
+        let opaque = request.expected == Expected::Opaque;
+        let mut reading = StreamReading::start(source, parameters, opaque, options)?;
+        let mut uploader = Uploader::new(Arc::clone(session), &mut self.index, *options, Arc::clone(monitor));
+        let mut recipe = Recipe::default();
+        while let Some(part) = reading.next().await {
+            store_part(&part, &mut recipe, &mut uploader).await?;
+            monitor.add(Counter::StreamBytes, part.stream_bytes);
+        }
+        // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
+        let facts = reading.finish().await.context("reading the stream")?;
+        let (snapshot, origin) = check_expected(&facts, request)?;
+        let parent = match origin {
+            Some(origin) => find_parent(session.repository(), origin, request, cache, monitor.as_ref()).await?,
+            None => None,
+        };
+        let roots = recipe.finish(&mut uploader).await?;
+        let (totals, meta_packs) = uploader.finish().await?;
+        if let Some(parent) = &parent {
+            check_chain(session.repository(), parent.manifest).await?;
+        }
+        let kind = match (facts.opaque, origin) {
+            (true, _) => BackupKind::Opaque,
+            (false, Some(_)) => BackupKind::Incremental,
+            (false, None) => BackupKind::Full,
+        };
+        Ok(Manifest {
+            session: session.id(),
+            kind,
+            required_to_read: Vec::new(),
+            required_to_prune: Vec::new(),
+            host: self.host.name.clone(),
+            subvolume: request.subvolume.clone(),
+            started_at: session.started_at(),
+            created_at: request.created_at,
+            snapshot,
+            parent,
+            requires: facts.clone_sources.iter().copied().map(Origin::from).collect(),
+            stream: StreamRecord {
+                version: match facts.kind {
+                    StreamKind::Send { version } if !facts.opaque => Some(version),
+                    _ => None,
+                },
+                bytes: facts.stream_bytes,
+                digest_algorithm: STREAM_DIGEST_XXH3.to_owned(),
+                digest: ByteArray::new(facts.digest.to_bytes()),
+                compressed_data: request.compressed_data,
             },
-            bytes: facts.stream_bytes,
-            digest_algorithm: STREAM_DIGEST_XXH3.to_owned(),
-            digest: ByteArray::new(facts.digest.value().to_be_bytes()),
-            compressed_data: request.compressed_data,
-        },
-        roots,
-        meta_packs,
-        totals,
-        copied_from: None,
-        tool: TOOL.to_owned(),
-    })
+            roots,
+            meta_packs,
+            totals,
+            copied_from: None,
+            tool: TOOL.to_owned(),
+        })
+    }
+}
+
+/// Ends a session without a manifest, if the store lets us.
+async fn give_up(session: &WriteSession) {
+    if let Err(error) = session.abandon().await {
+        tracing::debug!(error = %format!("{error:#}"), "the session stays open until the next run");
+    }
 }
 
 async fn store_part(part: &Part, recipe: &mut Recipe, uploader: &mut Uploader<'_>) -> anyhow::Result<()> {
@@ -281,17 +359,13 @@ async fn find_parent(
 
 /// Checks that a manifest and all it was made against still count.
 async fn check_chain(repository: &Repository, manifest: ManifestId) -> anyhow::Result<()> {
-    let mut next = Some(manifest);
-    while let Some(id) = next {
-        let present = read_manifest(repository, id).await;
-        let parent = present.with_context(|| format!("looking whether the parent {id} is still there"))?;
-        let marker = layout::forgotten_key(&id);
-        match repository.store().head(&marker).await {
+    let chain = read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
+    for backup in chain {
+        match repository.store().head(&layout::forgotten_key(&backup.id())).await {
             Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {}
             Err(error) => return Err(error.into()),
-            Ok(_) => bail!("the parent {id} has been forgotten while the backup ran: run it again"),
+            Ok(_) => bail!("the parent {} has been forgotten while the backup ran: run it again", backup.id()),
         }
-        next = parent.manifest.parent.map(|parent| parent.manifest);
     }
     Ok(())
 }

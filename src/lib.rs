@@ -3,14 +3,15 @@
 //! `docs/architecture.md` shows how the modules belong together, `docs/format.md` what is stored.
 
 pub mod backup;
+pub mod btrfs;
 pub mod chunker;
 pub mod cli;
-pub mod btrfs;
 pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod id;
 pub mod index;
+pub mod job;
 pub mod local_index;
 pub mod lock;
 pub mod monitor;
@@ -21,6 +22,5 @@ pub mod repository;
 pub mod restore;
 pub mod send_stream;
 pub mod size;
-pub mod send_stream;
 pub mod store;
 pub mod tree;

@@ -1,24 +1,20 @@
 //! `backup`
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
-use crate::backup::{BackupOptions, BackupRequest, BackupSummary, Expected, StreamSource, backup_stream};
-use crate::cli::context::Context;
+use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Stream, StreamSource};
+use crate::btrfs::command::BtrfsCommand;
+use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
 use crate::cli::output;
-use crate::config::check_subvolume_name;
-use crate::local_index::Access;
+use crate::config::{SubvolumeConfig, check_subvolume_name};
+use crate::job::{Job, Outcome, take_snapshot};
 use crate::lock::HostLock;
-use crate::records::TOOL;
-use crate::records::session::SessionStart;
-use crate::repository::Repository;
-use crate::repository::index::ChunkIndex;
-use crate::repository::session::{WriteSession, end_dead_sessions};
 use crate::size::ByteSize;
 
 /// Takes snapshots and stores what the repository does not have
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct BackupArguments {
     /// Only this subvolume of the configuration; may be given several times
     #[arg(long, value_name = "NAME", conflicts_with = "stdin")]
@@ -47,10 +43,85 @@ pub(crate) struct BackupArguments {
 }
 
 pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) -> anyhow::Result<()> {
-    match &arguments.name {
-        Some(name) => backup_stdin(context, name, arguments.opaque).await,
-        None => anyhow::bail!("not built yet"),
+    if let Some(name) = &arguments.name {
+        return backup_stdin(context, name, arguments.opaque).await;
     }
+    let subvolumes = selected(context, &arguments.subvolume)?;
+    // Two runs at once would send the same things twice. A dry run changes nothing and waits for nobody.
+    let _lock = match arguments.dry_run {
+        true => None,
+        false => Some(HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?),
+    };
+    if arguments.no_s3 {
+        return snapshots_only(context, &subvolumes, arguments.dry_run);
+    }
+    let repository = context.repository().await?;
+    let job = Job {
+        host: context.host(&repository),
+        repository,
+        btrfs: BtrfsCommand::find(search_path().as_deref())?,
+        options: backup_options(context),
+        snapshots_retained: context.config.snapshots_retained as usize,
+        full: arguments.full,
+        monitor: context.monitor(),
+    };
+    if arguments.dry_run {
+        for subvolume in &subvolumes {
+            output::line(&job.describe(subvolume).await?)?;
+        }
+        return Ok(());
+    }
+    report(context, job.run(&subvolumes).await)
+}
+
+/// The subvolumes that were named, or all.
+fn selected(context: &Context, names: &[String]) -> anyhow::Result<Vec<SubvolumeConfig>> {
+    let all = context.config.require_subvolumes().map_err(|error| UsageError(error.to_string()))?;
+    if names.is_empty() {
+        return Ok(all.to_vec());
+    }
+    let find = |name: &String| {
+        let found = all.iter().find(|subvolume| subvolume.name == *name).cloned();
+        found.ok_or_else(|| UsageError(format!("--subvolume {name}: the configuration has no subvolume of this name")))
+    };
+    let mut found = Vec::new();
+    for name in names {
+        let subvolume = find(name)?;
+        if !found.contains(&subvolume) {
+            found.push(subvolume);
+        }
+    }
+    Ok(found)
+}
+
+fn snapshots_only(context: &Context, subvolumes: &[SubvolumeConfig], dry_run: bool) -> anyhow::Result<()> {
+    for subvolume in subvolumes {
+        if dry_run {
+            let folder = subvolume.base_dir.display();
+            output::line(&format!("{}: would take a snapshot into {folder}, and send nothing", subvolume.name))?;
+        } else {
+            let snapshot = take_snapshot(subvolume, context.clock.as_ref())?;
+            output::line(&format!("{}: took snapshot {}", subvolume.name, snapshot.path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints what became of each subvolume. One that failed makes the run fail.
+fn report(context: &Context, outcomes: Vec<Outcome>) -> anyhow::Result<()> {
+    context.progress.finish();
+    let mut failed = Vec::new();
+    for (name, outcome) in outcomes {
+        match outcome {
+            Ok(summary) => output::line(&summary_line(&summary))?,
+            Err(error) => failed.push(error.context(format!("backing up '{name}'"))),
+        }
+    }
+    let Some(last) = failed.pop() else { return Ok(()) };
+    for error in failed {
+        output::error_line(&format!("error: {error:#}"));
+    }
+    Err(last)
 }
 
 /// Standard input as a stream; nobody tells whether its producer was content.
@@ -74,35 +145,16 @@ async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Re
     check_subvolume_name(name).map_err(|error| UsageError(format!("--name: {error}")))?;
     let _lock = HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?;
     let repository = context.repository().await?;
-    let (session, mut index) = begin(context, &repository, name).await?;
+    let run = BackupRun::begin(&repository, &context.host(&repository), name, &context.monitor()).await?;
     let request = BackupRequest {
-        host: Context::host(),
         subvolume: name.to_owned(),
-        created_at: session.started_at(),
+        created_at: run.started_at(),
         expected: if opaque { Expected::Opaque } else { Expected::Anything },
         compressed_data: false,
     };
-    let source = Box::new(StandardInput(io::stdin()));
-    let options = backup_options(context);
-    let cache = context.record_cache(&repository);
-    let summary =
-        backup_stream(session, &mut index, source, None, &request, &cache, &options, &context.monitor()).await?;
-    context.progress.finish();
-    output::line(&summary_line(&summary))
-}
-
-/// Announces a run, then looks at what the repository has.
-async fn begin(context: &Context, repository: &Repository, name: &str) -> anyhow::Result<(WriteSession, ChunkIndex)> {
-    let (host, machine) = (Context::host(), context.machine());
-    let cache = context.record_cache(repository);
-    end_dead_sessions(repository, &host, &machine, &cache).await?;
-    let start =
-        SessionStart { host, machine, subvolume: name.to_owned(), purpose: "backup".to_owned(), tool: TOOL.to_owned() };
-    let session = WriteSession::start(repository.clone(), start).await?;
-    let directory = context.index_directory(repository);
-    let monitor = Arc::clone(&context.progress);
-    let index = ChunkIndex::open(repository, &directory, Access::Exclusive, &cache, monitor.as_ref()).await?;
-    Ok((session, index))
+    let stream = Stream { source: Box::new(StandardInput(io::stdin())), stop: None };
+    let summary = run.publish(stream, &request, &backup_options(context)).await?;
+    report(context, vec![(name.to_owned(), Ok(summary))])
 }
 
 fn backup_options(context: &Context) -> BackupOptions {

@@ -4,8 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-
+use crate::backup::Host;
 use crate::cli::exit::UsageError;
 use crate::cli::progress::Progress;
 use crate::cli::{GlobalArguments, LogFormat};
@@ -14,9 +13,8 @@ use crate::config::{Config, LogLevel};
 use crate::monitor::Monitor;
 use crate::repository::cache::RecordCache;
 use crate::repository::{Repository, layout};
-use crate::store::local::LocalStore;
 use crate::store::url::StoreUrl;
-use crate::store::{Key, Store};
+use crate::store::{self, Key, Store};
 
 /// What every command works with.
 pub(crate) struct Context {
@@ -36,23 +34,10 @@ impl Context {
         Arc::clone(&self.progress) as Arc<dyn Monitor>
     }
 
-    /// Opens the store of the repository, which has to be there.
-    async fn store(&self) -> anyhow::Result<Store> {
-        match self.url()? {
-            StoreUrl::Local { root } => Ok(Arc::new(LocalStore::open(&root).await?)),
-            StoreUrl::S3 { .. } => Err(no_s3()),
-        }
-    }
-
     /// Makes the place of a new repository.
     pub(crate) async fn create_store(&self) -> anyhow::Result<Store> {
-        match self.url()? {
-            StoreUrl::Local { root } => {
-                let folders = layout::pack_folders().map(Key::new).collect::<Result<Vec<_>, _>>()?;
-                Ok(Arc::new(LocalStore::create(&root, &folders).await?))
-            }
-            StoreUrl::S3 { .. } => Err(no_s3()),
-        }
+        let folders = layout::pack_folders().map(Key::new).collect::<Result<Vec<_>, _>>()?;
+        Ok(store::create(&self.url()?, &folders).await?)
     }
 
     fn url(&self) -> anyhow::Result<StoreUrl> {
@@ -63,7 +48,7 @@ impl Context {
     }
 
     pub(crate) async fn repository(&self) -> anyhow::Result<Repository> {
-        Repository::open(self.store().await?, Arc::clone(&self.clock)).await
+        Repository::open(store::open(&self.url()?).await?, Arc::clone(&self.clock)).await
     }
 
     /// The folder of everything this host remembers of a repository.
@@ -75,29 +60,21 @@ impl Context {
         RecordCache::in_folder(self.cache_directory(repository).join("records"))
     }
 
-    pub(crate) fn index_directory(&self, repository: &Repository) -> PathBuf {
-        self.cache_directory(repository).join("index")
-    }
-
     /// Where a restore may make an index, if it has to.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.config.state_dir.join("scratch")
     }
 
-    /// The name of this host.
-    pub(crate) fn host() -> String {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    /// This host as a writer of a repository.
+    pub(crate) fn host(&self, repository: &Repository) -> Host {
+        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Host {
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            machine: format!("{}:{}", machine.trim(), self.config.lock_path.display()),
+            index_directory: self.cache_directory(repository).join("index"),
+            cache: self.record_cache(repository),
+        }
     }
-
-    /// What tells this machine, and runs under this lock, from others of the same name.
-    pub(crate) fn machine(&self) -> String {
-        let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        format!("{}:{}", id.trim(), self.config.lock_path.display())
-    }
-}
-
-fn no_s3() -> anyhow::Error {
-    UsageError("this build has no S3 yet: use a repository at file:///path".to_owned()).into()
 }
 
 fn load_config(arguments: &GlobalArguments) -> anyhow::Result<Config> {
@@ -152,9 +129,4 @@ fn start_logging(level: LogLevel, format: LogFormat) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     });
-}
-
-/// Makes sure that a directory of this host's state is there.
-pub(crate) fn make_directory(path: &std::path::Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))
 }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use crate::cli::context::Context;
+use crate::btrfs::command::BtrfsCommand;
+use crate::btrfs::receive_target::TargetOptions;
+use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
+use crate::cli::output;
+use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
-use crate::repository::catalog::{Catalog, Published, find_manifest, read_manifest};
+use crate::repository::catalog::{Catalog, Published, find_manifest, read_chain, read_manifest};
 use crate::restore::{RestoreOptions, StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
@@ -49,7 +53,7 @@ pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) 
             restore_to(context, &repository, &backup, Box::new(StandardOutput(io::stdout()))).await
         }
         Some(path) => restore_to_file(context, &repository, &backup, path).await,
-        None => anyhow::bail!("not built yet"),
+        None => restore_to_target(context, &repository, &backup, &arguments).await,
     }
 }
 
@@ -85,6 +89,36 @@ async fn restore_to(
     let options = RestoreOptions::new(context.scratch_directory());
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
     sink.finish()
+}
+
+async fn restore_to_target(
+    context: &Context,
+    repository: &Repository,
+    backup: &Published,
+    arguments: &RestoreArguments,
+) -> anyhow::Result<()> {
+    let Some(path) = arguments.target.clone() else { return Ok(()) };
+    let options = TargetOptions { read_only: arguments.read_only, discard_received: arguments.discard_received };
+    let target = RestoreTarget { path, options, btrfs: BtrfsCommand::find(search_path().as_deref())? };
+    let chain = read_chain(repository, backup.id()).await?;
+    let options = RestoreOptions::new(context.scratch_directory());
+    let restored = restore_subvolume(repository, &chain, &target, &options, &context.monitor()).await?;
+    context.progress.finish();
+    let manifest = &backup.manifest;
+    output::line(&format!(
+        "restored backup {} of '{}', as it was at {}, to {}",
+        backup.id(),
+        manifest.subvolume,
+        manifest.created_at,
+        restored.target.display()
+    ))?;
+    match restored.received.filter(|received| *received != restored.target) {
+        Some(received) => output::line(&format!(
+            "{} is kept: later increments apply to it, and the next backup can be made against it",
+            received.display()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Writes the stream beside its place first, so that a file of that name is always whole.

@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::records::manifest::Manifest;
 use crate::repository::catalog::{Published, find_manifest, read_manifest};
+use crate::send_stream::StreamDigest;
 use crate::size::ByteSize;
 
 /// Shows one backup
@@ -72,7 +73,7 @@ fn as_json(backup: &Published) -> Value {
 }
 
 fn stream_digest(manifest: &Manifest) -> String {
-    format!("{:032x}", u128::from_be_bytes(manifest.stream.digest.into_array()))
+    StreamDigest::from_bytes(manifest.stream.digest.into_array()).to_string()
 }
 
 fn as_text(backup: &Published) -> String {
@@ -101,5 +102,5 @@ fn as_text(backup: &Published) -> String {
         ("stored", format!("{} in {} packs", size(backup.stored_bytes), totals.packs)),
         ("written by", manifest.tool.clone()),
     ]);
-    lines.iter().map(|(name, value)| format!("{name:15} {value}\n")).collect()
+    lines.iter().fold(String::new(), |text, (name, value)| text + &format!("{name:15} {value}\n"))
 }

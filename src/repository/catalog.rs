@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use anyhow::Context;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
@@ -14,6 +15,9 @@ use crate::repository::cache::RecordCache;
 use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_outcome};
 use crate::repository::{Damage, Repository, layout};
 use crate::store::{ObjectInfo, StoreError, StoreErrorKind, list_all};
+
+/// No chain is longer; one that seems to be goes in a circle.
+const CHAIN_LIMIT: usize = 100_000;
 
 /// A backup that counts.
 #[derive(Debug, Clone)]
@@ -97,6 +101,24 @@ impl Catalog {
         Ok(())
     }
 
+    /// A backup with all it was made against, the full one first.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not there or is another than the one it was made against.
+    pub fn chain<'a>(&'a self, backup: &'a Published) -> anyhow::Result<Vec<&'a Published>> {
+        let mut chain = vec![backup];
+        let mut last = backup;
+        while let Some(parent) = &last.manifest.parent {
+            let found = self.published.iter().find(|backup| backup.id() == parent.manifest);
+            last = found.ok_or_else(|| anyhow::anyhow!("backup {} needs backup {}", last.id(), parent.manifest))?;
+            check_link(parent, last, chain.len())?;
+            chain.push(last);
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
     /// The newest backup of a host's subvolume (of the only one there is, if none is named), not after a time.
     ///
     /// # Errors
@@ -167,6 +189,30 @@ pub async fn read_manifest(repository: &Repository, id: ManifestId) -> anyhow::R
     }
     let published = read_published(repository, session, &RecordCache::none()).await?;
     published.ok_or_else(|| anyhow::anyhow!("there is no backup {id}: its run gave up"))
+}
+
+/// Reads a backup with all it was made against past any cache, the full one first.
+///
+/// # Errors
+///
+/// If one of them does not count, or is damaged, or is another than the one it was made against, or the store fails.
+pub async fn read_chain(repository: &Repository, id: ManifestId) -> anyhow::Result<Vec<Published>> {
+    let mut chain = vec![read_manifest(repository, id).await?];
+    while let Some(parent) = chain.last().and_then(|last| last.manifest.parent.clone()) {
+        let reading = || format!("reading a backup that {id} needs");
+        let published = read_manifest(repository, parent.manifest).await.with_context(reading)?;
+        check_link(&parent, &published, chain.len())?;
+        chain.push(published);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+/// Checks that a backup is the one that its child was made against.
+fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(position < CHAIN_LIMIT, "a chain of more than {CHAIN_LIMIT} backups is no chain");
+    anyhow::ensure!(found.digest == parent.digest, "backup {} is not the one its child was made against", found.id());
+    Ok(())
 }
 
 fn missing(repository: &Repository, id: ManifestId) -> anyhow::Error {

@@ -8,7 +8,7 @@ use crate::monitor::{Counter, Monitor};
 use crate::records::manifest::StreamRecord;
 use crate::repository::Damage;
 use crate::restore::StreamSink;
-use crate::send_stream::{Rebuilder, StreamHasher, Wanted};
+use crate::send_stream::{Rebuilder, StreamDigest, StreamHasher, Wanted};
 
 /// The stream is written in pieces of about this length. The last one is held back until the digest is known.
 const WRITE_BYTES: usize = 256 << 10;
@@ -55,7 +55,7 @@ impl Output<'_> {
     /// Writes the end of the stream if all of it is as recorded.
     fn finish(mut self, stream: &StreamRecord) -> anyhow::Result<Box<dyn StreamSink>> {
         self.take_up();
-        if self.length != stream.bytes || self.hasher.digest().value().to_be_bytes() != stream.digest.into_array() {
+        if self.length != stream.bytes || self.hasher.digest() != StreamDigest::from_bytes(stream.digest.into_array()) {
             let reason = "its stream does not have the length and digest recorded, although every chunk is right";
             return Err(Damage { object: "the manifest".to_owned(), reason: reason.to_owned() }.into());
         }

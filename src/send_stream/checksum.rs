@@ -32,6 +32,22 @@ impl StreamDigest {
     }
 }
 
+/// The canonical form of an XXH3 digest has its most significant byte first.
+#[expect(clippy::big_endian_bytes, reason = "the canonical form is big-endian")]
+impl StreamDigest {
+    /// The digest in its canonical form.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// Reads a digest in its canonical form.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
 impl fmt::Display for StreamDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

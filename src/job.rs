@@ -1,0 +1,220 @@
+//! One run over the configured subvolumes: snapshot, send, back up, retain. And the way back, through `btrfs receive`.
+
+mod restoring;
+mod sending;
+
+pub use restoring::{RestoreTarget, restore_subvolume};
+pub use sending::SendSource;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host};
+use crate::btrfs::command::{BtrfsCommand, SendOptions};
+use crate::btrfs::parents::{ParentCandidate, ParentChoice, StreamIdentity, choose_parent, sent_identity};
+use crate::btrfs::snapshots::{self, Snapshot};
+use crate::btrfs::subvolume::{Subvolume, list_subvolumes, subvolume_info};
+use crate::config::SubvolumeConfig;
+use crate::id::Uuid;
+use crate::monitor::Monitor;
+use crate::records::manifest::{Origin, Parent};
+use crate::repository::Repository;
+use crate::repository::cache::RecordCache;
+use crate::repository::catalog::{Catalog, Published};
+
+/// What a run works with.
+#[derive(Debug)]
+pub struct Job {
+    /// The repository.
+    pub repository: Repository,
+    /// This host.
+    pub host: Host,
+    /// The `btrfs` command.
+    pub btrfs: BtrfsCommand,
+    /// Bounds of a backup.
+    pub options: BackupOptions,
+    /// How many snapshots of a subvolume stay.
+    pub snapshots_retained: usize,
+    /// Sends everything, even where a parent could be had.
+    pub full: bool,
+    /// Is told how it goes.
+    pub monitor: Arc<dyn Monitor>,
+}
+
+/// What became of one subvolume.
+pub type Outcome = (String, anyhow::Result<BackupSummary>);
+
+/// A parent that was chosen, or why there is none.
+enum Chosen {
+    Parent { snapshot: Subvolume, link: Parent },
+    None { reason: String },
+}
+
+impl Job {
+    /// Backs up subvolumes, one after another. One that fails does not keep the others from being backed up.
+    ///
+    /// The snapshots are taken first, all together, so that they show one moment. To be called with the host's lock
+    /// held.
+    pub async fn run(&self, subvolumes: &[SubvolumeConfig]) -> Vec<Outcome> {
+        let clock = self.repository.clock();
+        let taken: Vec<_> = subvolumes.iter().map(|subvolume| take_snapshot(subvolume, clock.as_ref())).collect();
+        let mut outcomes = Vec::new();
+        for (subvolume, snapshot) in subvolumes.iter().zip(taken) {
+            let outcome = match snapshot {
+                Ok(snapshot) => self.back_up(subvolume, &snapshot).await,
+                Err(error) => Err(error),
+            };
+            outcomes.push((subvolume.name.clone(), outcome));
+        }
+        outcomes
+    }
+
+    /// Sends one snapshot to the repository. When that fails, the snapshot is of no use and is deleted.
+    async fn back_up(&self, subvolume: &SubvolumeConfig, snapshot: &Snapshot) -> anyhow::Result<BackupSummary> {
+        let sent = self.send(subvolume, snapshot).await;
+        match &sent {
+            Ok(_) => self.retain(subvolume, snapshot.info.uuid),
+            Err(_) => self.delete(snapshot),
+        }
+        sent
+    }
+
+    async fn send(&self, subvolume: &SubvolumeConfig, snapshot: &Snapshot) -> anyhow::Result<BackupSummary> {
+        self.warn_of_nested(subvolume)?;
+        let run = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor).await?;
+        let prepared = self.prepare(subvolume, snapshot).await;
+        let (stream, request) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                run.give_up().await;
+                return Err(error);
+            }
+        };
+        run.publish(stream, &request, &self.options).await
+    }
+
+    /// Chooses the parent and starts `btrfs send`.
+    async fn prepare(
+        &self,
+        subvolume: &SubvolumeConfig,
+        snapshot: &Snapshot,
+    ) -> anyhow::Result<(crate::backup::Stream, BackupRequest)> {
+        let chosen = self.choose(subvolume, Some(&snapshot.info.uuid), &self.host.cache).await?;
+        let (parent_path, parent) = match chosen {
+            Chosen::Parent { snapshot, link } => (snapshot.path, Some(link)),
+            Chosen::None { reason } => {
+                tracing::info!(subvolume = %subvolume.name, %reason, "a full backup");
+                (None, None)
+            }
+        };
+        let options = SendOptions { protocol: None, compressed_data: subvolume.compressed_data };
+        let child = self.btrfs.send(&snapshot.path, parent_path.as_deref(), &[], options)?;
+        let request = BackupRequest {
+            subvolume: subvolume.name.clone(),
+            created_at: snapshot.name.taken_at(),
+            expected: Expected::Snapshot { subject: origin(sent_identity(&snapshot.info)), parent },
+            compressed_data: subvolume.compressed_data,
+        };
+        Ok((SendSource::stream(child), request))
+    }
+
+    /// The parent of the next backup: the newest snapshot on this host that is one of a backup with a whole chain.
+    async fn choose(
+        &self,
+        subvolume: &SubvolumeConfig,
+        new: Option<&Uuid>,
+        cache: &RecordCache,
+    ) -> anyhow::Result<Chosen> {
+        if self.full {
+            return Ok(Chosen::None { reason: "a full backup was asked for".to_owned() });
+        }
+        let catalog = Catalog::load(&self.repository, cache).await.context("looking for a parent")?;
+        for error in &catalog.damaged {
+            self.monitor.problem(&format!("{error:#}"));
+        }
+        let candidates = candidates(&catalog, &subvolume.name);
+        let mut local = list_subvolumes(&subvolume.path)?;
+        local.retain(|local| local.path.is_some() && Some(&local.info.uuid) != new);
+        Ok(match choose_parent(&local, &candidates) {
+            ParentChoice::None { reason } => Chosen::None { reason },
+            ParentChoice::Parent { snapshot, manifest } => {
+                let backup = catalog.published.iter().find(|backup| backup.id() == manifest);
+                let digest = backup.context("the candidates come from the catalog")?.digest;
+                let Origin { uuid, ctransid } = origin(sent_identity(&snapshot.info));
+                Chosen::Parent { snapshot, link: Parent { manifest, digest, uuid, ctransid } }
+            }
+        })
+    }
+
+    /// Says what a run would do with a subvolume, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the subvolume or the repository cannot be looked at.
+    pub async fn describe(&self, subvolume: &SubvolumeConfig) -> anyhow::Result<String> {
+        subvolume_info(&subvolume.path)?;
+        self.warn_of_nested(subvolume)?;
+        let what = match self.choose(subvolume, None, &RecordCache::none()).await? {
+            Chosen::Parent { snapshot, link } => {
+                format!("send what has changed since {} (backup {})", snapshot.shown_path().display(), link.manifest)
+            }
+            Chosen::None { reason } => format!("send all of it, as {reason}"),
+        };
+        Ok(format!("{}: would take a snapshot into {} and {what}", subvolume.name, subvolume.base_dir.display()))
+    }
+
+    fn warn_of_nested(&self, subvolume: &SubvolumeConfig) -> anyhow::Result<()> {
+        let (info, all) = (subvolume_info(&subvolume.path)?, list_subvolumes(&subvolume.path)?);
+        for nested in snapshots::nested_subvolumes(&info, &all) {
+            self.monitor.warn(&format!(
+                "{} is a subvolume of its own and not part of the backup of '{}': configure it too, if it is to be backed up",
+                subvolume.path.join(nested).display(),
+                subvolume.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Deletes old snapshots, but never the one that the next backup will be made against.
+    fn retain(&self, subvolume: &SubvolumeConfig, newest: Uuid) {
+        let list = snapshots::list(&subvolume.base_dir, &subvolume.name);
+        match list {
+            Ok(list) => {
+                let old = snapshots::plan_retention(&list, self.snapshots_retained, &[newest]);
+                old.into_iter().for_each(|snapshot| self.delete(snapshot));
+            }
+            Err(error) => self.monitor.problem(&format!("deleting old snapshots: {:#}", anyhow::Error::new(error))),
+        }
+    }
+
+    fn delete(&self, snapshot: &Snapshot) {
+        if let Err(error) = snapshots::delete(snapshot) {
+            self.monitor.problem(&format!("{:#}", anyhow::Error::new(error)));
+        }
+    }
+}
+
+/// Takes a snapshot of a subvolume.
+///
+/// # Errors
+///
+/// If that is not possible, with the path and what to do.
+pub fn take_snapshot(subvolume: &SubvolumeConfig, clock: &dyn crate::clock::Clock) -> anyhow::Result<Snapshot> {
+    Ok(snapshots::create(&subvolume.path, &subvolume.base_dir, &subvolume.name, clock)?)
+}
+
+fn origin(identity: StreamIdentity) -> Origin {
+    Origin { uuid: identity.uuid, ctransid: identity.ctransid }
+}
+
+/// Backups of a subvolume that another can be built on: those whose chain is whole.
+fn candidates(catalog: &Catalog, subvolume: &str) -> Vec<ParentCandidate> {
+    let whole = |backup: &&Published| backup.manifest.subvolume == subvolume && catalog.chain(backup).is_ok();
+    let candidate = |backup: &Published| {
+        let Origin { uuid, ctransid } = backup.manifest.origin()?;
+        let identity = StreamIdentity { uuid, ctransid };
+        Some(ParentCandidate { manifest: backup.id(), identity, created_at: backup.manifest.created_at })
+    };
+    catalog.published.iter().filter(whole).filter_map(candidate).collect()
+}
