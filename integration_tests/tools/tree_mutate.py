@@ -21,6 +21,7 @@ class Night:
         self.rng = random.Random(f"seed {seed_number} night {night}")
         self.night = night
         self.names_made = 0
+        self.root_length = len(os.fsencode(root))
 
     def walk(self) -> list[os.DirEntry]:
         """Everything below the root, sorted by path."""
@@ -35,7 +36,7 @@ class Night:
         return sorted(found, key=lambda entry: entry.path)
 
     def length(self, path: str) -> int:
-        return len(os.fsencode(path)) - len(os.fsencode(self.root))
+        return len(os.fsencode(path)) - self.root_length
 
     def entries(self) -> list[os.DirEntry]:
         """What is near the root: long and deep paths would be most of the choices, and grow beyond PATH_MAX."""
@@ -50,13 +51,16 @@ class Night:
             if stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) in types
         ]
 
-    def files(self, smallest: int = 0, largest: int = 16 * MIB) -> list[Path]:
+    def file_names(self, smallest: int, largest: int) -> list[str]:
         return [
-            Path(entry.path)
+            entry.path
             for entry in self.entries()
             if entry.is_file(follow_symlinks=False)
             and smallest <= entry.stat(follow_symlinks=False).st_size <= largest
         ]
+
+    def files(self, smallest: int = 0, largest: int = 16 * MIB) -> list[Path]:
+        return [Path(name) for name in self.file_names(smallest, largest)]
 
     def movable_directories(self) -> list[Path]:
         """Directories whose whole contents stay far from PATH_MAX wherever they are moved."""
@@ -69,10 +73,10 @@ class Night:
 
     def file(self, smallest: int = 0, largest: int = 16 * MIB) -> Path:
         """A file of any directory: the directory is chosen first, so that one with 2,000 files counts as one."""
-        by_directory: dict[Path, list[Path]] = {}
-        for path in self.files(smallest, largest):
-            by_directory.setdefault(path.parent, []).append(path)
-        return self.rng.choice(by_directory[self.rng.choice(list(by_directory))])
+        by_directory: dict[str, list[str]] = {}
+        for name in self.file_names(smallest, largest):
+            by_directory.setdefault(os.path.dirname(name), []).append(name)
+        return Path(self.rng.choice(by_directory[self.rng.choice(list(by_directory))]))
 
     def directory(self) -> Path:
         return self.rng.choice(self.directories())

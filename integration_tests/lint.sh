@@ -1,0 +1,20 @@
+#!/bin/bash
+# Checks formatting, lints, scripts and dependencies, and says what it left out.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo fmt --check
+cargo clippy --all-targets -- -D warnings
+
+if command -v shellcheck >/dev/null; then
+    find integration_tests -name '*.sh' -exec shellcheck .ci/run {} +
+else
+    echo "LEFT OUT: shellcheck is not installed (apt-get install shellcheck)"
+fi
+
+if command -v cargo-deny >/dev/null; then
+    cargo deny check
+else
+    echo "LEFT OUT: licences and advisories of dependencies; cargo-deny is not installed (cargo install cargo-deny)"
+fi

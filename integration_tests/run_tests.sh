@@ -1,0 +1,57 @@
+#!/bin/bash
+# Runs the tests: those that need nothing, then those that need root and Btrfs.
+#
+# usage: run_tests.sh [--all]     (--all: the slow ones as well)
+#
+# A test that needs root is marked #[ignore = "needs root …"]. Where they cannot run, this fails and says so, unless
+# BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 is set; then it says what it leaves out.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case ${1-} in
+    '') which=needs-root ;;
+    --all) which=all ;;
+    *) echo "usage: $0 [--all]" >&2; exit 2 ;;
+esac
+
+# The names of all tests that are ignored because they need root.
+tests_that_need_root() {
+    find src integration_tests -name '*.rs' -exec awk '
+        FNR == 1 { ignored = 0 }
+        /#\[ignore = "needs root/ { ignored = 1 }
+        ignored && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); ignored = 0 }' {} +
+}
+
+integration_tests/install_prerequisites.sh
+
+# Images of file systems and all else that tests make; gone even if a test is killed.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf --one-file-system "$TMPDIR"' EXIT
+
+echo "== tests of the tree comparison"
+PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover -q -s integration_tests/tools
+echo "== tests that need nothing"
+cargo test
+
+mapfile -t names < <(tests_that_need_root)
+if [ "${BTRFS_TO_S3_SKIP_BTRFS_TESTS-}" = 1 ]; then
+    echo "== LEFT OUT, as BTRFS_TO_S3_SKIP_BTRFS_TESTS=1: ${#names[@]} tests that need root and Btrfs"
+    printf '   %s\n' "${names[@]}"
+    exit 0
+fi
+if ! reason=$(integration_tests/btrfs_available.sh); then
+    echo "== FAILED: ${#names[@]} tests need root and Btrfs, which cannot be had here: $reason" >&2
+    echo "   Run as root where the kernel has Btrfs, or leave them out with BTRFS_TO_S3_SKIP_BTRFS_TESTS=1." >&2
+    exit 1
+fi
+
+# In a mount namespace of their own: whatever they mount, and its loop devices, end with it.
+if [ "$which" = all ]; then
+    echo "== all ignored tests"
+    unshare --mount --propagation private cargo test -- --ignored
+else
+    echo "== tests that need root and Btrfs"
+    unshare --mount --propagation private cargo test --lib --tests -- --ignored "${names[@]}"
+fi
