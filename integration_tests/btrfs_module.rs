@@ -535,6 +535,27 @@ fn a_restore_works_where_only_a_subvolume_is_mounted() {
 
 #[test]
 #[ignore = "needs root and Btrfs"]
+fn the_source_and_its_snapshots_can_be_on_different_mounts() {
+    let file_system = TestBtrfs::new(SIZE_MIB, "");
+    subvolume(&file_system.path().join("@"));
+    let mount = SubvolumeMount::new(&file_system, "@");
+    let base_dir = file_system.path().join("snapshots");
+    let take = || snapshots::create(mount.path(), &base_dir, "root", &SystemClock).unwrap();
+    let first = take();
+    fs::write(mount.path().join("file"), "new").unwrap();
+    let second = take();
+    let candidates = [candidate(1, sent_identity(&first.info))];
+    // Through the mount of the source the snapshots are out of reach.
+    let choice = choose_parent(&list_subvolumes(mount.path()).unwrap(), &candidates);
+    assert!(matches!(choice, ParentChoice::None { reason } if reason.contains("cannot be reached")));
+    let choice = choose_parent(&list_subvolumes(&base_dir).unwrap(), &candidates);
+    let ParentChoice::Parent { snapshot: parent, .. } = choice else { panic!("{choice:?}") };
+    assert_eq!(parent.path.as_ref(), Some(&first.path));
+    send(&second.path, parent.path.as_deref());
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
 fn a_send_that_cannot_be_says_why_in_the_words_of_the_command() {
     let file_system = TestBtrfs::new(SIZE_MIB, "");
     let (snapshots, _) = three_nights(&file_system);
