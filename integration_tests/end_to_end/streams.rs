@@ -87,7 +87,7 @@ fn a_send_stream_cut_short_is_not_published() {
     let input = tool.folder().join("input");
     std::fs::write(&input, b"btrfs-stream\0\x01\0\0\0\x05").unwrap();
     let stdin = Stdio::from(File::open(&input).unwrap());
-    run_on_repository(&tool, ["backup", "--stdin", "--name", "pipe"], stdin).assert_failed_naming("pipe");
+    run_on_repository(&tool, ["backup", "--stdin", "--name", "pipe"], stdin).assert_failed_naming("cut short");
     let listed = run_on_repository(&tool, ["list", "--json"], Stdio::null());
     listed.assert_code(0);
     assert_eq!(listed.text().trim(), "[]");
