@@ -40,7 +40,7 @@ struct GlobalArguments {
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Repository, instead of the configuration's: file:///path
+    /// Repository, instead of the configuration's, such as `file:///srv/backups`
     #[arg(long, global = true, value_name = "URL")]
     repository: Option<String>,
     /// How much is logged to standard error: error, warn, info, debug or trace

@@ -47,7 +47,7 @@ pub type Outcome = (String, anyhow::Result<BackupSummary>);
 
 /// A parent that was chosen, or why there is none.
 enum Chosen {
-    Parent { snapshot: Subvolume, link: Parent },
+    Parent { snapshot: Box<Subvolume>, link: Parent },
     None { reason: String },
 }
 
@@ -142,7 +142,7 @@ impl Job {
                 let backup = catalog.published.iter().find(|backup| backup.id() == manifest);
                 let digest = backup.context("the candidates come from the catalog")?.digest;
                 let Origin { uuid, ctransid } = origin(sent_identity(&snapshot.info));
-                Chosen::Parent { snapshot, link: Parent { manifest, digest, uuid, ctransid } }
+                Chosen::Parent { snapshot: Box::new(snapshot), link: Parent { manifest, digest, uuid, ctransid } }
             }
         })
     }
@@ -181,8 +181,9 @@ impl Job {
         let list = snapshots::list(&subvolume.base_dir, &subvolume.name);
         match list {
             Ok(list) => {
-                let old = snapshots::plan_retention(&list, self.snapshots_retained, &[newest]);
-                old.into_iter().for_each(|snapshot| self.delete(snapshot));
+                for old in snapshots::plan_retention(&list, self.snapshots_retained, &[newest]) {
+                    self.delete(old);
+                }
             }
             Err(error) => self.monitor.problem(&format!("deleting old snapshots: {:#}", anyhow::Error::new(error))),
         }

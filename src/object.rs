@@ -50,7 +50,7 @@ pub enum FormatError {
     /// The bytes end too early.
     #[error("it is cut short")]
     CutShort,
-    /// No object of btrfs_to_s3, or not of the kind expected.
+    /// Not what was expected.
     #[error("it is not {0}")]
     NotA(&'static str),
     /// Written by a later program.
@@ -222,6 +222,6 @@ mod tests {
         assert!(decode_cbor::<Vec<u32>>(&long_array).is_err());
         let long_bytes = [0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         assert!(decode_cbor::<serde_bytes::ByteBuf>(&long_bytes).is_err());
-        assert!(decode_any_cbor(&[0x81; 100_000]).is_err());
+        assert!(decode_any_cbor(&vec![0x81; 100_000]).is_err());
     }
 }

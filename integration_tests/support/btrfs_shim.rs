@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::process::{command, succeed};
 
 /// How long a program may take until it reaches the place where it is held.
-const HELD_WITHIN: Duration = Duration::from_secs(120);
+const HELD_WITHIN: Duration = Duration::from_mins(2);
 
 /// What the shim does for one of the commands of `btrfs`.
 pub(crate) enum Act {

@@ -48,10 +48,8 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
     }
     let subvolumes = selected(context, &arguments.subvolume)?;
     // Two runs at once would send the same things twice. A dry run changes nothing and waits for nobody.
-    let _lock = match arguments.dry_run {
-        true => None,
-        false => Some(HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?),
-    };
+    let lock = || HostLock::acquire(&context.config.lock_path, context.clock.as_ref());
+    let _lock = if arguments.dry_run { None } else { Some(lock()?) };
     if arguments.no_s3 {
         return snapshots_only(context, &subvolumes, arguments.dry_run);
     }

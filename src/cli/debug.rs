@@ -69,7 +69,7 @@ async fn describe(repository: &Repository, key: &Key) -> anyhow::Result<String> 
         body[..length].to_vec()
     };
     let mut text = format!("{}\n", bytes[..HEADER_BYTES].escape_ascii());
-    write_cbor(&decode_any_cbor(&content).map_err(fault)?, 0, &mut text);
+    write_cbor(&decode_any_cbor(&content).map_err(fault)?, 0, &mut text)?;
     text.push('\n');
     Ok(text)
 }
@@ -87,39 +87,38 @@ async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) ->
 }
 
 /// Writes a CBOR value in the notation of RFC 8949, section 8.
-fn write_cbor(value: &ciborium::Value, depth: usize, text: &mut String) {
+fn write_cbor(value: &ciborium::Value, depth: usize, text: &mut String) -> std::fmt::Result {
     let indent = "  ".repeat(depth + 1);
     match value {
         ciborium::Value::Map(entries) => {
             text.push_str("{\n");
             for (key, value) in entries {
                 text.push_str(&indent);
-                write_cbor(key, depth + 1, text);
+                write_cbor(key, depth + 1, text)?;
                 text.push_str(": ");
-                write_cbor(value, depth + 1, text);
+                write_cbor(value, depth + 1, text)?;
                 text.push('\n');
             }
-            text.push_str(&"  ".repeat(depth));
-            text.push('}');
+            write!(text, "{}}}", "  ".repeat(depth))
         }
         ciborium::Value::Array(values) => {
             text.push('[');
             for (position, value) in values.iter().enumerate() {
                 text.push_str(if position == 0 { "" } else { ", " });
-                write_cbor(value, depth + 1, text);
+                write_cbor(value, depth + 1, text)?;
             }
-            text.push(']');
+            text.write_char(']')
         }
         ciborium::Value::Bytes(bytes) => {
             text.push_str("h'");
-            bytes.iter().for_each(|byte| drop(write!(text, "{byte:02x}")));
-            text.push('\'');
+            bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))?;
+            text.write_char('\'')
         }
-        ciborium::Value::Text(string) => drop(write!(text, "{string:?}")),
-        ciborium::Value::Integer(number) => drop(write!(text, "{}", i128::from(*number))),
-        ciborium::Value::Bool(value) => drop(write!(text, "{value}")),
-        ciborium::Value::Null => text.push_str("null"),
-        other => drop(write!(text, "{other:?}")),
+        ciborium::Value::Text(string) => write!(text, "{string:?}"),
+        ciborium::Value::Integer(number) => write!(text, "{}", i128::from(*number)),
+        ciborium::Value::Bool(value) => write!(text, "{value}"),
+        ciborium::Value::Null => text.write_str("null"),
+        other => write!(text, "{other:?}"),
     }
 }
 

@@ -79,7 +79,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Exit::Usage
     } else if any(|cause| matches!(cause.downcast_ref(), Some(LockError::Held { .. }))) {
         Exit::Locked
-    } else if any(|cause| cause.is::<Damage>()) {
+    } else if any(<dyn std::error::Error>::is::<Damage>) {
         Exit::Damaged
     } else {
         Exit::Failed

@@ -63,11 +63,8 @@ pub(crate) async fn cmd_list(context: &Context, arguments: &ListArguments) -> an
             && arguments.host.as_ref().is_none_or(|name| *name == manifest.host)
     };
     let backups: Vec<ListedBackup> = catalog.published.iter().filter(wanted).map(ListedBackup::from).collect();
-    if arguments.json {
-        output::json(&backups)?
-    } else {
-        print_table(&backups)?
-    }
+    let shown = if arguments.json { output::json(&backups) } else { print_table(&backups) };
+    shown?;
     for id in &catalog.unfinished {
         tracing::info!(%id, "not completed: a run is under way, or was ended before its backup existed");
     }

@@ -26,9 +26,8 @@ impl MergeInput<'_> {
         self.run.segments().iter().zip(self.dropped).filter(|(_, dropped)| !**dropped).map(|(segment, _)| segment)
     }
 
-    /// The new number of each segment, those kept being counted from `first`.
-    fn renumber_segments(&self, first: u32) -> Vec<Option<u32>> {
-        let mut next = first..;
+    /// The new number of each segment, drawn from `next` for those kept.
+    fn renumber_segments(&self, next: &mut impl Iterator<Item = u32>) -> Vec<Option<u32>> {
         self.dropped.iter().map(|dropped| if *dropped { None } else { next.next() }).collect()
     }
 }
@@ -64,11 +63,10 @@ pub(super) fn merge_runs(
 }
 
 fn copy_packs(inputs: &[MergeInput<'_>], writer: &mut RunWriter) -> Result<Vec<Renumbering>, LocalIndexError> {
-    let mut first_segment = 0;
+    let mut next_segment = 0..;
     let mut renumberings = Vec::with_capacity(inputs.len());
     for input in inputs {
-        let segments = input.renumber_segments(first_segment);
-        first_segment += u32::try_from(segments.iter().flatten().count()).unwrap_or(0);
+        let segments = input.renumber_segments(&mut next_segment);
         let mut renumbering = Vec::with_capacity(input.run.pack_count() as usize);
         for pack in input.run.packs() {
             let TabledPack { segment, pack } = pack?;

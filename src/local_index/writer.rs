@@ -88,20 +88,19 @@ impl RunWriter {
     }
 
     /// Completes the run and gives it its name. It is durable when this returns.
-    pub(super) fn finish(mut self) -> Result<(), LocalIndexError> {
-        self.header.entry_count = self.fan_out.entry_count();
-        let bits = self.fan_out.bits();
-        let fan_out = std::mem::replace(&mut self.fan_out, FanOutBuilder::new(0)).finish().encode();
-        debug_assert_eq!(self.header.bucket_bits, bits);
-        self.header.fan_out_crc = crc32c(&fan_out);
-        let header = self.header.encode();
-        self.attempt(|file| {
+    pub(super) fn finish(self) -> Result<(), LocalIndexError> {
+        let Self { path, mut temporary, mut file, mut header, fan_out, .. } = self;
+        header.entry_count = fan_out.entry_count();
+        let fan_out = fan_out.finish().encode();
+        header.fan_out_crc = crc32c(&fan_out);
+        let mut complete = || {
             file.write_all(&fan_out)?;
             file.flush()?;
-            file.get_ref().write_all_at(&header, 0)?;
+            file.get_ref().write_all_at(&header.encode(), 0)?;
             file.get_ref().sync_all()
-        })?;
-        self.temporary.persist(&self.path)
+        };
+        complete().map_err(LocalIndexError::io("writing", &temporary.path))?;
+        temporary.persist(&path)
     }
 
     fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), LocalIndexError> {

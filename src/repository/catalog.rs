@@ -142,7 +142,7 @@ impl Catalog {
             anyhow::bail!("there are backups of {}: name one (--subvolume, --host)", sources.join(", "));
         }
         let early = |backup: &&&Published| at.is_none_or(|at| backup.manifest.created_at <= at);
-        named.iter().filter(early).next_back().copied().ok_or_else(|| {
+        named.iter().rfind(early).copied().ok_or_else(|| {
             let of = subvolume.map_or(String::new(), |name| format!(" of '{name}'"));
             let until = at.map_or(String::new(), |at| format!(" from {at} or before"));
             anyhow::anyhow!("there is no backup{of}{until}: `btrfs_to_s3 list` shows what there is")

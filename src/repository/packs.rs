@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use tokio::sync::oneshot;
 
 use crate::codec::decode_frame;
@@ -57,6 +58,7 @@ impl OpenFrame {
 }
 
 /// Runs a computation on the threads that compute, and waits for it without keeping others from running.
+#[expect(clippy::missing_panics_doc, reason = "a computation that panics ends the process")]
 pub async fn compute<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = oneshot::channel();
     rayon::spawn(move || drop(sender.send(run())));
@@ -111,7 +113,6 @@ pub async fn read_frames(
             let frame = &footer.frames[number];
             OpenFrame::open(&bytes[local(&frame.range, range.start)], &footer.chunks[frame.chunks.clone()])
         };
-        use rayon::prelude::{IntoParallelIterator, ParallelIterator};
         frames.into_par_iter().map(open).collect::<Result<Vec<_>, _>>()
     });
     opened.await.map_err(|error| repository.fault(&key, &error))

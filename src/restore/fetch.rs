@@ -137,14 +137,14 @@ async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u32>) -> anyhow::
 /// The chunk of an entry, from the window's frames if they have it, else from wherever it is.
 async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) -> anyhow::Result<Bytes> {
     let Some(hint) = entry.hint else {
-        return locator.from_index(&entry.id, PackClass::Data, None, None).await;
+        return locator.look_up(&entry.id, PackClass::Data, None, None).await;
     };
     if let Some(bytes) = frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
         return Ok(bytes);
     }
     match locator.frame(PackClass::Data, hint).await.map(|frame| frame.chunk(&entry.id)) {
         Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => locator.from_index(&entry.id, PackClass::Data, Some(hint), None).await,
-        Err(error) => locator.from_index(&entry.id, PackClass::Data, Some(hint), Some(error)).await,
+        Ok(None) => locator.look_up(&entry.id, PackClass::Data, Some(hint), None).await,
+        Err(error) => locator.look_up(&entry.id, PackClass::Data, Some(hint), Some(error)).await,
     }
 }

@@ -91,8 +91,8 @@ impl Locator {
         };
         match frame.map(|frame| frame.chunk(id)) {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => self.from_index(id, PackClass::Meta, place, None).await,
-            Err(error) => self.from_index(id, PackClass::Meta, place, Some(error)).await,
+            Ok(None) => self.look_up(id, PackClass::Meta, place, None).await,
+            Err(error) => self.look_up(id, PackClass::Meta, place, Some(error)).await,
         }
     }
 
@@ -151,7 +151,7 @@ impl Locator {
     /// # Errors
     ///
     /// Where none has it: `first_error`, or that the place which failed has not the right bytes.
-    pub(crate) async fn from_index(
+    pub(crate) async fn look_up(
         &self,
         id: &ChunkId,
         class: PackClass,

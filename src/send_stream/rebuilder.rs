@@ -22,28 +22,31 @@ pub enum Wanted {
 ///
 /// ```
 /// # use btrfs_to_s3::send_stream::{Rebuilder, StreamError, Wanted};
-/// # fn rebuild(mut command_pieces: impl Iterator<Item = Vec<u8>>, mut data_pieces: impl Iterator<Item = Vec<u8>>)
-/// #     -> Result<Vec<u8>, StreamError> {
-/// # let mut output = Vec::new();
-/// let mut rebuilder = Rebuilder::new();
-/// let (mut commands, mut data) = (Vec::new(), Vec::new());
-/// let (mut commands_left, mut data_left) = (&commands[..], &data[..]);
-/// loop {
-///     let wanted = rebuilder.feed(&mut commands_left, &mut data_left)?;
-///     output.extend_from_slice(rebuilder.rebuilt());
-///     rebuilder.clear_rebuilt();
-///     let next = match wanted {
-///         Wanted::Commands => command_pieces.next().map(|piece| { commands = piece; commands_left = &commands; }),
-///         Wanted::Data(_) => data_pieces.next().map(|piece| { data = piece; data_left = &data; }),
-///     };
-///     if next.is_none() {
-///         break;
+/// fn rebuild<'a>(
+///     mut command_pieces: impl Iterator<Item = &'a [u8]>,
+///     mut data_pieces: impl Iterator<Item = &'a [u8]>,
+/// ) -> Result<Vec<u8>, StreamError> {
+///     let (mut rebuilder, mut output) = (Rebuilder::new(), Vec::new());
+///     let (mut commands, mut data): (&[u8], &[u8]) = (&[], &[]);
+///     loop {
+///         let wanted = rebuilder.feed(&mut commands, &mut data)?;
+///         output.extend_from_slice(rebuilder.rebuilt());
+///         rebuilder.clear_rebuilt();
+///         let (next_piece, piece) = match wanted {
+///             Wanted::Commands => (command_pieces.next(), &mut commands),
+///             Wanted::Data(_) => (data_pieces.next(), &mut data),
+///         };
+///         match next_piece {
+///             Some(next) => *piece = next,
+///             None => break,
+///         }
 ///     }
+///     rebuilder.finish()?;
+///     Ok(output)
 /// }
-/// rebuilder.finish()?;
-/// # Ok(output)
-/// # }
-/// # assert!(rebuild(std::iter::empty(), std::iter::empty()).is_err());
+/// # let commands = b"btrfs-stream\0\x01\0\0\0\0\0\0\0\x15\0";
+/// # let stream = b"btrfs-stream\0\x01\0\0\0\0\0\0\0\x15\0\x50\x6c\xc9\x9d";
+/// # assert_eq!(rebuild(commands.chunks(5), std::iter::empty()).unwrap(), stream);
 /// ```
 #[derive(Debug)]
 pub struct Rebuilder {

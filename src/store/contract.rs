@@ -177,7 +177,7 @@ async fn a_range_is_read_and_must_lie_within_the_object(store: Store) {
 }
 
 async fn a_head_tells_what_a_listing_tells(store: Store) {
-    let before = std::time::Duration::from_secs(60);
+    let before = std::time::Duration::from_mins(1);
     put(&store, "a/b", b"content").await;
     let info = store.head(&key("a/b")).await.unwrap();
     assert_eq!((info.key.as_str(), info.size_bytes), ("a/b", 7));

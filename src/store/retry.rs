@@ -29,8 +29,8 @@ impl Default for RetryPolicy {
         Self {
             tries: 10,
             first_delay: Duration::from_millis(500),
-            longest_delay: Duration::from_secs(60),
-            total: Duration::from_secs(10 * 60),
+            longest_delay: Duration::from_mins(1),
+            total: Duration::from_mins(10),
         }
     }
 }

@@ -105,3 +105,26 @@ fn only_the_stream_with_a_clone_source_needs_one() {
         assert_eq!(facts(name).clone_sources, expected, "{name}");
     }
 }
+
+#[test]
+fn the_document_lists_every_command_and_attribute() {
+    let document = include_str!("../../../docs/send_stream.md");
+    for row in COMMANDS {
+        let attributes: Vec<_> = row.attributes.iter().map(ToString::to_string).collect();
+        let line = format!("| {} | `{}` | {} | {}", row.code.0, row.name, row.since_version, attributes.join(", "));
+        assert!(document.contains(&format!("{} |\n", line.trim_end())), "{line}");
+    }
+    for row in ATTRIBUTES {
+        let value = match row.value {
+            ValueKind::U8 => "u8",
+            ValueKind::U32 => "u32",
+            ValueKind::U64 => "u64",
+            ValueKind::Uuid => "UUID",
+            ValueKind::Time => "time",
+            ValueKind::Text => "text",
+            ValueKind::Bytes => "bytes",
+        };
+        let line = format!("| {} | `{}` | {} | {value} |\n", row.code.0, row.name, row.since_version);
+        assert!(document.contains(&line), "{line}");
+    }
+}
