@@ -249,6 +249,11 @@ impl BackupRun {
         }
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
+        if let StreamKind::UnknownVersion { version } = facts.kind {
+            monitor.warn(&format!(
+                "version {version} of send streams is not known: the stream is kept as bytes, undivided"
+            ));
+        }
         let (snapshot, origin) = check_expected(&facts, request)?;
         let parent = match origin {
             Some(origin) => find_parent(session.repository(), origin, request, cache, monitor.as_ref()).await?,
@@ -317,6 +322,7 @@ fn check_expected(facts: &StreamFacts, request: &BackupRequest) -> anyhow::Resul
     let subject = facts.subject.as_ref();
     let parent = facts.parent.map(Origin::from);
     if let Expected::Snapshot { subject: expected, parent: expected_parent } = &request.expected {
+        ensure!(!facts.more_subjects, "the stream holds more than one subvolume");
         let found = subject.map(|subject| Origin::from(subject.version));
         ensure!(
             found == Some(*expected),

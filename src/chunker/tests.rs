@@ -1,3 +1,5 @@
+//! Tests of the chunkers.
+
 mod commands;
 mod data;
 mod reference;

@@ -8,7 +8,8 @@ use crate::cli::output;
 use crate::codec::decode_frame;
 use crate::id::{ChunkId, PackId, Salt};
 use crate::local_index::Access;
-use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header, decode_any_cbor};
+use crate::object::notation::cbor_as_text;
+use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header};
 use crate::pack::format::{PACK_LIMIT_BYTES, PackClass};
 use crate::repository::cache::RecordCache;
 use crate::repository::index::ChunkIndex;
@@ -69,7 +70,7 @@ async fn describe(repository: &Repository, key: &Key) -> anyhow::Result<String> 
         body[..length].to_vec()
     };
     let mut text = format!("{}\n", bytes[..HEADER_BYTES].escape_ascii());
-    write_cbor(&decode_any_cbor(&content).map_err(fault)?, 0, &mut text)?;
+    text.push_str(&cbor_as_text(&content).map_err(fault)?);
     text.push('\n');
     Ok(text)
 }
@@ -84,42 +85,6 @@ async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) ->
         }
     }
     Ok(text)
-}
-
-/// Writes a CBOR value in the notation of RFC 8949, section 8.
-fn write_cbor(value: &ciborium::Value, depth: usize, text: &mut String) -> std::fmt::Result {
-    let indent = "  ".repeat(depth + 1);
-    match value {
-        ciborium::Value::Map(entries) => {
-            text.push_str("{\n");
-            for (key, value) in entries {
-                text.push_str(&indent);
-                write_cbor(key, depth + 1, text)?;
-                text.push_str(": ");
-                write_cbor(value, depth + 1, text)?;
-                text.push('\n');
-            }
-            write!(text, "{}}}", "  ".repeat(depth))
-        }
-        ciborium::Value::Array(values) => {
-            text.push('[');
-            for (position, value) in values.iter().enumerate() {
-                text.push_str(if position == 0 { "" } else { ", " });
-                write_cbor(value, depth + 1, text)?;
-            }
-            text.write_char(']')
-        }
-        ciborium::Value::Bytes(bytes) => {
-            text.push_str("h'");
-            bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))?;
-            text.write_char('\'')
-        }
-        ciborium::Value::Text(string) => write!(text, "{string:?}"),
-        ciborium::Value::Integer(number) => write!(text, "{}", i128::from(*number)),
-        ciborium::Value::Bool(value) => write!(text, "{value}"),
-        ciborium::Value::Null => text.write_str("null"),
-        other => write!(text, "{other:?}"),
-    }
 }
 
 async fn find_chunk(context: &Context, repository: &Repository, id: &ChunkId) -> anyhow::Result<Vec<u8>> {

@@ -30,6 +30,11 @@ pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     output.write_all(bytes).and_then(|()| output.flush()).map_err(ClosedOutput::or)
 }
 
+/// Standard output itself, for bytes that are written past its buffer.
+pub(crate) fn stream() -> io::Stdout {
+    io::stdout()
+}
+
 /// Prints a line to standard error. That it cannot be printed cannot be reported anywhere.
 pub(crate) fn error_line(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));

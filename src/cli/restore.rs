@@ -50,7 +50,7 @@ pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) 
     let backup = find_backup(context, &repository, &arguments).await?;
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
-            restore_to(context, &repository, &backup, Box::new(StandardOutput(io::stdout()))).await
+            restore_to(context, &repository, &backup, Box::new(StandardOutput(output::stream()))).await
         }
         Some(path) => restore_to_file(context, &repository, &backup, path).await,
         None => restore_to_target(context, &repository, &backup, &arguments).await,
