@@ -5,6 +5,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "operations/failing.rs"]
+mod failing;
+#[path = "operations/interruption.rs"]
+mod interruption;
+#[path = "operations/lost_packs.rs"]
+mod lost_packs;
 #[path = "operations/round_trips.rs"]
 mod round_trips;
 #[path = "operations/samples.rs"]

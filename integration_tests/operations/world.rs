@@ -219,6 +219,11 @@ impl World {
         }
     }
 
+    /// Whether a restore has left something behind.
+    pub(crate) fn has_scratch(&self) -> bool {
+        fs::read_dir(self.folder.path().join("scratch")).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     /// Where a host keeps what it remembers.
     pub(crate) fn host_folder(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
