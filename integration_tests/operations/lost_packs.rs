@@ -58,7 +58,10 @@ async fn lose_packs(prefix: &str, lose: impl AsyncFn(&World, &btrfs_to_s3::store
         let notes = Arc::new(Notes::default());
         let again = back_up(&repository, &world.host(host), sample.stream(), Expected::Anything, &notes).await.unwrap();
         let problems = notes.problems();
-        assert!(matches!(problems.as_slice(), [one] if new.iter().any(|key| one.contains(key.as_str()))), "{problems:?}");
+        assert!(
+            matches!(problems.as_slice(), [one] if new.iter().any(|key| one.contains(key.as_str()))),
+            "{problems:?}"
+        );
         assert_eq!(again.manifest.totals.new_chunks == 0, run > 0);
         assert_same_bytes(&world.restore(again.id()).await.unwrap(), &sample.stream());
     }
