@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host};
+use crate::btrfs::BtrfsError;
 use crate::btrfs::command::{BtrfsCommand, SendOptions};
 use crate::btrfs::parents::{ParentCandidate, ParentChoice, StreamIdentity, choose_parent, sent_identity};
 use crate::btrfs::snapshots::{self, Snapshot};
@@ -134,7 +135,11 @@ impl Job {
             self.monitor.problem(&format!("{error:#}"));
         }
         let candidates = candidates(&catalog, &subvolume.name);
-        let mut local = list_subvolumes(&subvolume.path)?;
+        // Paths are those below the mount that is asked, and the source may be mounted apart from its snapshots.
+        let mut local = match list_subvolumes(&subvolume.base_dir) {
+            Err(BtrfsError::NotFound { .. }) => Vec::new(),
+            listed => listed?,
+        };
         local.retain(|local| local.path.is_some() && Some(&local.info.uuid) != new);
         Ok(match choose_parent(&local, &candidates) {
             ParentChoice::None { reason } => Chosen::None { reason },

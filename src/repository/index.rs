@@ -22,6 +22,8 @@ use crate::tree::node::Hint;
 
 /// Segments are read so many at once; each may take some megabytes.
 const SEGMENTS_AT_ONCE: usize = 4;
+/// Each segment is a file of its own until it is merged with others.
+const SEGMENTS_BETWEEN_MERGES: usize = 32;
 
 /// The chunks of a repository, as they were when it was listed.
 #[derive(Debug)]
@@ -62,8 +64,12 @@ impl ChunkIndex {
         }
         let mut index = Self { local, damaged: false };
         index.follow_segments(repository, cache, monitor).await?;
+        if let Err(error) = index.local.maintain() {
+            index.local.discard_damaged()?;
+            tracing::info!(%error, "damaged files of the local index are made again");
+            index.follow_segments(repository, cache, monitor).await?;
+        }
         index.check_packs(repository, &packs, monitor)?;
-        index.local.maintain()?;
         Ok(index)
     }
 
@@ -111,10 +117,15 @@ impl ChunkIndex {
         let mut segments = stream::iter(missing)
             .map(|id| async move { read_segment(repository, id).await.map(|segment| (id, segment)) })
             .buffer_unordered(SEGMENTS_AT_ONCE);
+        let mut added = 0;
         while let Some(read) = segments.next().await {
             match read {
                 Ok((id, segment)) if counting.contains(&segment.session) => {
                     self.local.add_segment(new_segment(id, &segment, false))?;
+                    added += 1;
+                    if added % SEGMENTS_BETWEEN_MERGES == 0 {
+                        self.local.maintain()?;
+                    }
                 }
                 Ok(_) => {}
                 // Without it, chunks are stored again, and backups stay as good as they are.

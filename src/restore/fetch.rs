@@ -38,10 +38,12 @@ impl Window {
         self.entries.push(entry);
     }
 
-    fn is_full(&self, options: &RestoreOptions) -> bool {
-        self.bytes >= options.window_bytes
-            || self.frames.len() >= options.window_frames
-            || self.entries.len() >= WINDOW_ENTRIES
+    /// Whether the window is to end before this entry. A frame is not shared between two windows if that can be helped:
+    /// as these are fetched at once, it would be read twice.
+    fn ends_before(&self, entry: &Entry, options: &RestoreOptions) -> bool {
+        let full = self.bytes >= options.window_bytes || self.frames.len() >= options.window_frames;
+        let in_frame = entry.hint.is_some_and(|hint| self.frames.contains(&(hint.pack, hint.frame)));
+        (full && !in_frame) || self.entries.len() >= WINDOW_ENTRIES
     }
 }
 
@@ -53,8 +55,8 @@ pub(crate) async fn send_data(
     pieces: mpsc::Sender<Bytes>,
 ) -> anyhow::Result<()> {
     let Some(tree) = tree else { return Ok(()) };
-    let entries = Entries::new(locator, tree)?;
-    let windows = stream::unfold(Some(entries), |entries| next_window(entries, options));
+    let entries = Some((Entries::new(locator, tree)?, Window::default()));
+    let windows = stream::unfold(entries, |state| next_window(state, options));
     let fetched = windows.map(|window| async move {
         let window = window?;
         let frames = fetch_window(locator, &window, options).await?;
@@ -76,21 +78,27 @@ pub(crate) async fn send_data(
     Ok(())
 }
 
+/// What there is to go on with: the entries still to come, and the window that the last one of them has begun.
+type Ahead<'a> = (Entries<'a>, Window);
+
 async fn next_window<'a>(
-    entries: Option<Entries<'a>>,
+    ahead: Option<Ahead<'a>>,
     options: &RestoreOptions,
-) -> Option<(anyhow::Result<Window>, Option<Entries<'a>>)> {
-    let mut entries = entries?;
-    let mut window = Window::default();
-    while !window.is_full(options) {
+) -> Option<(anyhow::Result<Window>, Option<Ahead<'a>>)> {
+    let (mut entries, mut window) = ahead?;
+    loop {
         match entries.next().await {
+            Ok(Some(entry)) if window.ends_before(&entry, options) => {
+                let mut next = Window::default();
+                next.push(entry);
+                return Some((Ok(window), Some((entries, next))));
+            }
             Ok(Some(entry)) => window.push(entry),
             Ok(None) if window.entries.is_empty() => return None,
             Ok(None) => return Some((Ok(window), None)),
             Err(error) => return Some((Err(error), None)),
         }
     }
-    Some((Ok(window), Some(entries)))
 }
 
 type Frames = HashMap<Hint, Arc<OpenFrame>>;
