@@ -33,6 +33,8 @@ pub(crate) struct Locator {
     requests_in_flight: usize,
     /// Where each metadata chunk of the backup is.
     meta: HashMap<ChunkId, Hint>,
+    /// The first metadata pack of the backup whose footer cannot be read.
+    unreadable_meta: Option<Damage>,
     footers: Mutex<Recent<(PackClass, PackId), Arc<PackFooter>>>,
     frames: Mutex<Recent<Hint, Arc<OpenFrame>>>,
     /// The index, made when a hint fails for the first time.
@@ -52,34 +54,36 @@ impl Locator {
             scratch_directory: options.scratch_directory.clone(),
             requests_in_flight: options.requests_in_flight,
             meta: HashMap::new(),
+            unreadable_meta: None,
             footers: Mutex::new(Recent::new(FOOTERS_KEPT)),
             frames: Mutex::new(Recent::new(options.frame_cache_bytes)),
             index: OnceCell::new(),
         };
-        locator.meta = locator.locate_meta(&manifest.meta_packs).await?;
+        (locator.meta, locator.unreadable_meta) = locator.locate_meta(&manifest.meta_packs).await?;
         Ok(locator)
     }
 
     /// Reads the footers of the metadata packs. One that cannot be read is left out: the index may know other places.
-    async fn locate_meta(&self, packs: &[PackId]) -> anyhow::Result<HashMap<ChunkId, Hint>> {
+    async fn locate_meta(&self, packs: &[PackId]) -> anyhow::Result<(HashMap<ChunkId, Hint>, Option<Damage>)> {
         let read = |pack: PackId| async move { (pack, self.footer(PackClass::Meta, pack).await) };
         let mut footers = stream::iter(packs.iter().copied()).map(read).buffered(self.requests_in_flight);
-        let mut places = HashMap::new();
+        let (mut places, mut unreadable) = (HashMap::new(), None);
         while let Some((pack, footer)) = footers.next().await {
-            let footer = match footer {
+            let footer = match footer.map_err(|error| error.downcast::<Damage>()) {
                 Ok(footer) => footer,
-                Err(error) if error.downcast_ref::<Damage>().is_some() => {
-                    tracing::debug!(error = %format!("{error:#}"), "looking in the index instead");
+                Err(Ok(damage)) => {
+                    tracing::debug!(%damage, "looking in the index instead");
+                    unreadable.get_or_insert(damage);
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(Err(error)) => return Err(error),
             };
             for (number, frame) in (0..).zip(&footer.frames) {
                 let chunks = &footer.chunks[frame.chunks.clone()];
                 places.extend(chunks.iter().map(|chunk| (chunk.id, Hint { pack, frame: number })));
             }
         }
-        Ok(places)
+        Ok((places, unreadable))
     }
 
     /// The plaintext of a metadata chunk.
@@ -87,7 +91,7 @@ impl Locator {
         let place = self.meta.get(id).copied();
         let frame = match place {
             Some(hint) => self.frame(PackClass::Meta, hint).await,
-            None => Err(self.nowhere(id)),
+            None => Err(self.nowhere_meta(id)),
         };
         match frame.map(|frame| frame.chunk(id)) {
             Ok(Some(bytes)) => Ok(bytes),
@@ -180,6 +184,12 @@ impl Locator {
             }
             None => self.nowhere(id),
         }))
+    }
+
+    /// That a metadata chunk is in none of the backup's packs: one that cannot be read probably has it.
+    fn nowhere_meta(&self, id: &ChunkId) -> anyhow::Error {
+        let Some(Damage { object, reason }) = self.unreadable_meta.clone() else { return self.nowhere(id) };
+        Damage { object, reason: format!("{reason}; chunk {id} is in no other pack") }.into()
     }
 
     fn nowhere(&self, id: &ChunkId) -> anyhow::Error {

@@ -1,0 +1,23 @@
+//! Backup and restore over stores in memory: what comes back, what holds when requests fail, when a run is killed, when
+//! objects are damaged, and how many requests it takes.
+//!
+//! Needs neither root nor Btrfs nor a network.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
+#[path = "operations/failing.rs"]
+mod failing;
+#[path = "operations/interruption.rs"]
+mod interruption;
+#[path = "operations/lost_packs.rs"]
+mod lost_packs;
+#[path = "operations/round_trips.rs"]
+mod round_trips;
+#[path = "operations/samples.rs"]
+mod samples;
+#[path = "operations/scripted.rs"]
+mod scripted;
+#[path = "operations/unfit_streams.rs"]
+mod unfit_streams;
+#[path = "operations/world.rs"]
+mod world;

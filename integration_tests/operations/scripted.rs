@@ -1,0 +1,108 @@
+//! A store that does what a test's script says for each request.
+
+use std::fmt;
+use std::future::pending;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use btrfs_to_s3::store::recording::Operation;
+use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// What becomes of a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// It is done and answered.
+    Answer,
+    /// It is done, and its answer gets lost.
+    LoseAnswer,
+    /// It is not done, and never answered.
+    Swallow,
+    /// It is done, and never answered.
+    Hang,
+    /// Somebody else stores this first.
+    After(Key, Bytes),
+}
+
+type Script = dyn Fn(Operation, &str) -> Act + Send + Sync;
+
+/// Asks a script what to do with each request before it is passed on.
+pub(crate) struct ScriptedStore {
+    inner: Store,
+    script: Box<Script>,
+    /// Told when a request is never going to be answered.
+    pub(crate) silent: Notify,
+}
+
+impl ScriptedStore {
+    pub(crate) fn new(inner: Store, script: impl Fn(Operation, &str) -> Act + Send + Sync + 'static) -> Self {
+        Self { inner, script: Box::new(script), silent: Notify::new() }
+    }
+
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        target: &str,
+        request: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        match (self.script)(operation, target) {
+            Act::Answer => request.await,
+            Act::LoseAnswer => {
+                request.await?;
+                let (object, reason) = (target.to_owned(), "the answer got lost".to_owned());
+                Err(StoreError { kind: StoreErrorKind::Transient, operation: "asking for", object, reason })
+            }
+            Act::Swallow => {
+                self.silent.notify_one();
+                pending().await
+            }
+            Act::Hang => {
+                drop(request.await);
+                self.silent.notify_one();
+                pending().await
+            }
+            Act::After(key, body) => {
+                self.inner.put(&key, body, Tier::Metadata).await?;
+                request.await
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ScriptedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for ScriptedStore {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    async fn put(&self, key: &Key, body: Bytes, tier: Tier) -> Result<PutOutcome, StoreError> {
+        self.run(Operation::Put, key.as_str(), self.inner.put(key, body, tier)).await
+    }
+
+    async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        self.run(Operation::Get, key.as_str(), self.inner.get(key, limit_bytes)).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.run(Operation::GetRange, key.as_str(), self.inner.get_range(key, range)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
+        self.run(Operation::Head, key.as_str(), self.inner.head(key)).await
+    }
+
+    async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {
+        self.run(Operation::List, prefix, self.inner.list_page(prefix, after)).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.run(Operation::Delete, key.as_str(), self.inner.delete(key)).await
+    }
+}
