@@ -7,13 +7,14 @@ pub mod catalog;
 pub mod index;
 pub mod layout;
 pub mod packs;
+pub mod scratch;
 pub mod session;
 
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::chunker::ChunkerParameters;
 use crate::clock::Clock;
@@ -118,22 +119,30 @@ impl Repository {
         key: &Key,
         cache: &RecordCache,
     ) -> anyhow::Result<(T, StoredAs)> {
-        if let Some(bytes) = cache.get(key)
-            && let Ok(value) = self.decode(kind, &bytes)
-        {
-            return Ok((value, StoredAs::of(&bytes)));
-        }
-        let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
-        let value = self.decode(kind, &bytes).map_err(|error| self.fault(key, &error))?;
-        cache.put(key, &bytes);
-        Ok((value, StoredAs::of(&bytes)))
+        let bytes = self.read_raw_record(kind, key, cache).await?;
+        Ok((self.decode_record(kind, key, &bytes)?, StoredAs::of(&bytes)))
     }
 
-    fn decode<T: DeserializeOwned>(&self, kind: ObjectKind, bytes: &[u8]) -> Result<T, FormatError> {
-        match decode_record(kind, bytes)? {
-            (id, value) if id == self.id => Ok(value),
-            (id, _) => Err(FormatError::OtherRepository(id)),
+    /// Reads the bytes of a record that is whole and belongs to this repository, from the cache if it is there.
+    async fn read_raw_record(&self, kind: ObjectKind, key: &Key, cache: &RecordCache) -> anyhow::Result<Bytes> {
+        let is_whole = |bytes: &[u8]| self.decode_record::<IgnoredAny>(kind, key, bytes);
+        if let Some(copy) = cache.get(key)
+            && is_whole(&copy).is_ok()
+        {
+            return Ok(Bytes::from(copy));
         }
+        let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
+        is_whole(&bytes)?;
+        cache.put(key, &bytes);
+        Ok(bytes)
+    }
+
+    fn decode_record<T: DeserializeOwned>(&self, kind: ObjectKind, key: &Key, bytes: &[u8]) -> anyhow::Result<T> {
+        let decoded = decode_record(kind, bytes).and_then(|(id, value)| match id {
+            id if id == self.id => Ok(value),
+            other => Err(FormatError::OtherRepository(other)),
+        });
+        decoded.map_err(|error| self.fault(key, &error))
     }
 
     /// Reads an object that the repository needs: that it is not there is [`Damage`].

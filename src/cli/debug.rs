@@ -1,19 +1,21 @@
 //! `debug`: for people who read the format document.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::cli::context::Context;
 use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::codec::decode_frame;
-use crate::id::{ChunkId, PackId, Salt};
-use crate::local_index::Access;
+use crate::id::{ChunkId, PackId};
+use crate::local_index::{Access, Location};
 use crate::object::notation::cbor_as_text;
 use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header};
 use crate::pack::format::{PACK_LIMIT_BYTES, PackClass};
 use crate::repository::cache::RecordCache;
 use crate::repository::index::ChunkIndex;
 use crate::repository::packs::{read_frames, read_pack_footer};
+use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::store::Key;
 
@@ -88,22 +90,27 @@ async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) ->
 }
 
 async fn find_chunk(context: &Context, repository: &Repository, id: &ChunkId) -> anyhow::Result<Vec<u8>> {
-    let directory = context.scratch_directory().join(format!("chunk-{}", Salt::random()));
-    let cache = RecordCache::none();
-    let monitor = context.monitor();
-    let opened = ChunkIndex::open(repository, &directory, Access::Exclusive, &cache, monitor.as_ref()).await;
-    let places = opened.and_then(|index| index.find_all(id));
-    drop(std::fs::remove_dir_all(&directory));
-    let mut found = None;
-    for place in places? {
-        let footer = std::sync::Arc::new(read_pack_footer(repository, place.class, place.pack).await?);
-        let number = place.frame as usize;
-        if number < footer.frames.len() {
-            let frames = read_frames(repository, place.pack, &footer, number..number + 1).await?;
-            found = found.or_else(|| frames.first().and_then(|frame| frame.chunk(id)));
+    let folder = ScratchFolder::make(&context.scratch_directory())?;
+    let (access, no_cache, monitor) = (Access::Exclusive, RecordCache::none(), context.monitor());
+    let index = ChunkIndex::open(repository, folder.path(), access, &no_cache, monitor.as_ref()).await?;
+    let object = repository.store().url().to_owned();
+    let mut failure = Damage { object, reason: format!("chunk {id} is in no pack") }.into();
+    for place in index.find_all(id)? {
+        match chunk_at(repository, id, &place).await {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {}
+            Err(error) => failure = error,
         }
     }
-    let missing =
-        || Damage { object: repository.store().url().to_owned(), reason: format!("chunk {id} is in no pack") };
-    Ok(found.ok_or_else(missing)?.to_vec())
+    Err(failure)
+}
+
+async fn chunk_at(repository: &Repository, id: &ChunkId, place: &Location) -> anyhow::Result<Option<Vec<u8>>> {
+    let footer = Arc::new(read_pack_footer(repository, place.class, place.pack).await?);
+    let number = place.frame as usize;
+    if number >= footer.frames.len() {
+        return Ok(None);
+    }
+    let frames = read_frames(repository, place.pack, &footer, number..number + 1).await?;
+    Ok(frames.first().and_then(|frame| frame.chunk(id)).map(|bytes| bytes.to_vec()))
 }

@@ -9,6 +9,11 @@ use serde::Serialize;
 #[error("standard output has been closed")]
 pub(crate) struct ClosedOutput;
 
+/// Whether an error says that standard output was closed by its reader.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClosedOutput>().is_some()
+}
+
 /// Prints text to standard output as it is.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     bytes(text.as_bytes())

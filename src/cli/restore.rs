@@ -14,7 +14,7 @@ use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
-use crate::repository::catalog::{Catalog, Published, find_manifest, read_chain, read_manifest};
+use crate::repository::catalog::{Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest};
 use crate::restore::{RestoreOptions, StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
@@ -69,6 +69,7 @@ async fn find_backup(
             return Err(UsageError(text.to_owned()).into());
         }
         let id = find_manifest(repository, &arguments.backup).await?;
+        check_not_forgotten(repository, id).await?;
         return read_manifest(repository, id).await;
     }
     let catalog = Catalog::load(repository, &context.record_cache(repository)).await?;

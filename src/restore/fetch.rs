@@ -106,7 +106,7 @@ type Frames = HashMap<Hint, Arc<OpenFrame>>;
 /// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one.
 async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptions) -> anyhow::Result<Frames> {
     let mut frames = Frames::new();
-    let mut runs: Vec<(PackId, Range<u32>)> = Vec::new();
+    let mut runs: Vec<(PackId, Range<u64>)> = Vec::new();
     for (pack, frame) in window.frames.iter().copied() {
         let hint = Hint { pack, frame };
         if let Some(open) = locator.recent_frame(&hint) {
@@ -114,11 +114,11 @@ async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptio
             continue;
         }
         match runs.last_mut() {
-            Some((its_pack, run)) if *its_pack == pack && run.end == frame => run.end += 1,
-            _ => runs.push((pack, frame..frame + 1)),
+            Some((its_pack, run)) if *its_pack == pack && run.end == u64::from(frame) => run.end += 1,
+            _ => runs.push((pack, u64::from(frame)..u64::from(frame) + 1)),
         }
     }
-    let read = |(pack, run): (PackId, Range<u32>)| fetch_run(locator, pack, run);
+    let read = |(pack, run): (PackId, Range<u64>)| fetch_run(locator, pack, run);
     let mut reads = stream::iter(runs).map(read).buffer_unordered(options.requests_in_flight);
     while let Some(opened) = reads.next().await {
         frames.extend(opened?);
@@ -126,14 +126,18 @@ async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptio
     Ok(frames)
 }
 
-async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u32>) -> anyhow::Result<Vec<(Hint, Arc<OpenFrame>)>> {
+async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u64>) -> anyhow::Result<Vec<(Hint, Arc<OpenFrame>)>> {
     let read = async {
         let footer = locator.footer(PackClass::Data, pack).await?;
-        let numbers = run.start as usize..(run.end as usize).min(footer.frames.len());
+        let within = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).min(footer.frames.len());
+        let numbers = within(run.start)..within(run.end);
         if numbers.is_empty() { Ok(Vec::new()) } else { locator.frames(&footer, pack, numbers).await }
     };
     match read.await {
-        Ok(opened) => Ok(run.zip(opened).map(|(frame, open)| (Hint { pack, frame }, open)).collect()),
+        Ok(opened) => {
+            let numbers = run.map_while(|frame| u32::try_from(frame).ok());
+            Ok(numbers.zip(opened).map(|(frame, open)| (Hint { pack, frame }, open)).collect())
+        }
         Err(error) if error.downcast_ref::<Damage>().is_some() => {
             tracing::debug!(error = %format!("{error:#}"), "its frames are read one by one");
             Ok(Vec::new())
@@ -145,14 +149,10 @@ async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u32>) -> anyhow::
 /// The chunk of an entry, from the window's frames if they have it, else from wherever it is.
 async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) -> anyhow::Result<Bytes> {
     let Some(hint) = entry.hint else {
-        return locator.look_up(&entry.id, PackClass::Data, None, None).await;
+        return locator.look_up(&entry.id, PackClass::Data, None, locator.nowhere(&entry.id)).await;
     };
-    if let Some(bytes) = frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
-        return Ok(bytes);
-    }
-    match locator.frame(PackClass::Data, hint).await.map(|frame| frame.chunk(&entry.id)) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => locator.look_up(&entry.id, PackClass::Data, Some(hint), None).await,
-        Err(error) => locator.look_up(&entry.id, PackClass::Data, Some(hint), Some(error)).await,
+    match frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
+        Some(bytes) => Ok(bytes),
+        None => locator.chunk(&entry.id, PackClass::Data, hint).await,
     }
 }
