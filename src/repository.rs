@@ -107,7 +107,8 @@ impl Repository {
         &self.clock
     }
 
-    /// Reads a record and checks that it is whole and belongs to this repository; gives its digest as well.
+    /// Reads a record and checks that it is whole, belongs to this repository, and is the one of its key, as `check` can
+    /// tell; gives its digest as well. A copy in the cache of which that is not true is not used.
     ///
     /// # Errors
     ///
@@ -117,16 +118,19 @@ impl Repository {
         kind: ObjectKind,
         key: &Key,
         cache: &RecordCache,
+        check: impl Fn(&T, &StoredAs) -> Result<(), FormatError>,
     ) -> anyhow::Result<(T, StoredAs)> {
-        if let Some(bytes) = cache.get(key)
-            && let Ok(value) = self.decode(kind, &bytes)
-        {
-            return Ok((value, StoredAs::of(&bytes)));
+        let decode = |bytes: &[u8]| {
+            let (value, stored) = (self.decode(kind, bytes)?, StoredAs::of(bytes));
+            check(&value, &stored).map(|()| (value, stored))
+        };
+        if let Some(record) = cache.get(key).and_then(|bytes| decode(&bytes).ok()) {
+            return Ok(record);
         }
         let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
-        let value = self.decode(kind, &bytes).map_err(|error| self.fault(key, &error))?;
+        let record = decode(&bytes).map_err(|error| self.fault(key, &error))?;
         cache.put(key, &bytes);
-        Ok((value, StoredAs::of(&bytes)))
+        Ok(record)
     }
 
     fn decode<T: DeserializeOwned>(&self, kind: ObjectKind, bytes: &[u8]) -> Result<T, FormatError> {

@@ -13,7 +13,7 @@ use crate::records::manifest::{Manifest, Origin, Parent};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_outcome};
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::{Damage, Repository, StoredAs, layout};
 use crate::store::{ObjectInfo, StoreError, StoreErrorKind, list_all};
 
 /// No chain is longer; one that seems to be goes in a circle.
@@ -231,10 +231,12 @@ async fn read_published(
     }
     let SessionEnd { manifest_digest, bytes: end_bytes, .. } = end;
     let key = layout::manifest_key(&session.into());
-    let (manifest, stored) = repository.read_record::<Manifest>(ObjectKind::Manifest, &key, cache).await?;
-    if manifest.session != session || manifest_digest != Some(stored.digest) {
-        return Err(repository.fault(&key, &FormatError::invalid("it is not the manifest its session published")));
-    }
+    let check = |manifest: &Manifest, stored: &StoredAs| {
+        let published = manifest.session == session && manifest_digest == Some(stored.digest);
+        let error = || FormatError::invalid("it is not the manifest its session published");
+        published.then_some(()).ok_or_else(error)
+    };
+    let (manifest, stored) = repository.read_record(ObjectKind::Manifest, &key, cache, check).await?;
     check_features("read", &manifest.required_to_read).map_err(|error| repository.fault(&key, &error))?;
     let stored_bytes = manifest.totals.stored_bytes + stored.bytes + end_bytes;
     Ok(Some(Published { manifest, digest: stored.digest, stored_bytes }))
