@@ -88,15 +88,13 @@ impl Locator {
 
     /// The plaintext of a metadata chunk.
     pub(crate) async fn meta_chunk(&self, id: &ChunkId) -> anyhow::Result<Bytes> {
-        let place = self.meta.get(id).copied();
-        let frame = match place {
-            Some(hint) => self.frame(PackClass::Meta, hint).await,
-            None => Err(self.nowhere_meta(id)),
+        let Some(hint) = self.meta.get(id).copied() else {
+            return self.look_up(id, PackClass::Meta, None, None).await;
         };
-        match frame.map(|frame| frame.chunk(id)) {
+        match self.frame(PackClass::Meta, hint).await.map(|frame| frame.chunk(id)) {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => self.look_up(id, PackClass::Meta, place, None).await,
-            Err(error) => self.look_up(id, PackClass::Meta, place, Some(error)).await,
+            Ok(None) => self.look_up(id, PackClass::Meta, Some(hint), None).await,
+            Err(error) => self.look_up(id, PackClass::Meta, Some(hint), Some(error)).await,
         }
     }
 
@@ -154,7 +152,7 @@ impl Locator {
     ///
     /// # Errors
     ///
-    /// Where none has it: `first_error`, or that the place which failed has not the right bytes.
+    /// Where none has it: `first_error`, or what is wrong with the first place that should have it.
     pub(crate) async fn look_up(
         &self,
         id: &ChunkId,
@@ -165,36 +163,40 @@ impl Locator {
         if let Some(error) = &first_error
             && error.downcast_ref::<Damage>().is_none()
         {
-            return Err(first_error.unwrap_or_else(|| self.nowhere(id)));
+            return Err(first_error.unwrap_or_else(|| self.nowhere(class, id)));
         }
         let index = self.index.get_or_try_init(|| ScratchIndex::make(self)).await?;
         let places = index.chunks.find_all(id)?;
+        let mut error = first_error.or_else(|| failed.map(|hint| self.not_in(class, hint, id)));
         let other = |place: &Location| place.class == class && failed != Some(hint_of(place));
         for place in places.iter().filter(|place| other(place)) {
-            if let Ok(frame) = self.frame(class, hint_of(place)).await
-                && let Some(bytes) = frame.chunk(id)
-            {
-                return Ok(bytes);
+            match self.frame(class, hint_of(place)).await.map(|frame| frame.chunk(id)) {
+                Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) => drop(error.get_or_insert_with(|| self.not_in(class, hint_of(place), id))),
+                Err(its_error) => drop(error.get_or_insert(its_error)),
             }
         }
-        Err(first_error.unwrap_or_else(|| match failed {
-            Some(hint) => {
-                let reason = format!("chunk {id} in frame {} does not have the bytes its id says", hint.frame);
-                Damage { object: self.object(class, &hint.pack), reason }.into()
+        Err(error.unwrap_or_else(|| self.nowhere(class, id)))
+    }
+
+    fn not_in(&self, class: PackClass, hint: Hint, id: &ChunkId) -> anyhow::Error {
+        let reason = format!("chunk {id} in frame {} does not have the bytes its id says", hint.frame);
+        Damage { object: self.object(class, &hint.pack), reason }.into()
+    }
+
+    /// That a chunk is in no pack. A metadata pack that cannot be read probably has it.
+    fn nowhere(&self, class: PackClass, id: &ChunkId) -> anyhow::Error {
+        let unreadable = self.unreadable_meta.as_ref().filter(|_| class == PackClass::Meta);
+        match unreadable {
+            Some(Damage { object, reason }) => {
+                Damage { object: object.clone(), reason: format!("{reason}; chunk {id} is in no other pack") }
             }
-            None => self.nowhere(id),
-        }))
-    }
-
-    /// That a metadata chunk is in none of the backup's packs: one that cannot be read probably has it.
-    fn nowhere_meta(&self, id: &ChunkId) -> anyhow::Error {
-        let Some(Damage { object, reason }) = self.unreadable_meta.clone() else { return self.nowhere(id) };
-        Damage { object, reason: format!("{reason}; chunk {id} is in no other pack") }.into()
-    }
-
-    fn nowhere(&self, id: &ChunkId) -> anyhow::Error {
-        let object = self.repository.store().url().to_owned();
-        Damage { object, reason: format!("chunk {id} is in none of the packs that should have it") }.into()
+            None => {
+                let object = self.repository.store().url().to_owned();
+                Damage { object, reason: format!("chunk {id} is in none of the packs that should have it") }
+            }
+        }
+        .into()
     }
 
     fn object(&self, class: PackClass, pack: &PackId) -> String {
