@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 
 use crate::id::{ChunkId, PackId, SegmentId, SessionId};
 use crate::index::{SEGMENT_LIMIT_BYTES, Segment};
@@ -35,12 +35,12 @@ impl ChunkIndex {
     /// Brings the local index in `directory` up to date with the repository.
     ///
     /// What prune announces is listed before packs and segments, as the protocol demands. Packs that are not listed, or
-    /// not with the size the index knows, do not count.
+    /// not with the size the index knows, do not count; neither do segments that are damaged, or whose session's end is.
+    /// The monitor is told of them.
     ///
     /// # Errors
     ///
-    /// If a prune is under way that this program does not understand, if a segment is damaged, or if the store or the
-    /// local disk fails.
+    /// If a prune is under way that this program does not understand, or if the store or the local disk fails.
     pub async fn open(
         repository: &Repository,
         directory: &Path,
@@ -104,7 +104,7 @@ impl ChunkIndex {
         let listed: HashSet<SegmentId> =
             listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect();
         // Listed after the segments: a session that ends in between is seen as ended, with all of its segments.
-        let counting = sessions_that_count(repository, cache).await?;
+        let counting = sessions_that_count(repository, cache, monitor).await?;
         self.local.drop_segments(|segment| !listed.contains(&segment.id) || !counting.contains(&segment.session))?;
         let covered = self.local.segments();
         let missing: Vec<SegmentId> = listed.into_iter().filter(|id| !covered.contains(id)).collect();
@@ -187,17 +187,26 @@ async fn list_packs(repository: &Repository) -> anyhow::Result<HashMap<(PackClas
 }
 
 /// Sessions that have ended, and not by being given up by prune.
-async fn sessions_that_count(repository: &Repository, cache: &RecordCache) -> anyhow::Result<HashSet<SessionId>> {
+async fn sessions_that_count(
+    repository: &Repository,
+    cache: &RecordCache,
+    monitor: &dyn Monitor,
+) -> anyhow::Result<HashSet<SessionId>> {
     let ended = list_sessions(repository).await?.ended;
-    stream::iter(ended)
-        .map(|session| async move {
-            let end = read_outcome(repository, session, cache).await?;
-            anyhow::Ok((end.outcome != Outcome::Void).then_some(session))
-        })
-        .buffer_unordered(READS_AT_ONCE)
-        .try_filter_map(|session| async move { Ok(session) })
-        .try_collect()
-        .await
+    let mut ends = stream::iter(ended)
+        .map(|session| async move { (session, read_outcome(repository, session, cache).await) })
+        .buffer_unordered(READS_AT_ONCE);
+    let mut counting = HashSet::new();
+    while let Some((session, end)) = ends.next().await {
+        match end {
+            Ok(end) if end.outcome == Outcome::Void => {}
+            Ok(_) => drop(counting.insert(session)),
+            // As with a damaged segment: what the session has stored is stored again.
+            Err(error) if error.downcast_ref::<Damage>().is_some() => monitor.problem(&format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(counting)
 }
 
 async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Segment> {
