@@ -314,3 +314,24 @@ async fn the_start_of_one_session_in_the_place_of_anothers_does_not_let_its_host
     assert_eq!(list_sessions(&repository).await.unwrap().open, [session]);
     read_outcome(&repository, session, &RecordCache::none()).await.unwrap_err();
 }
+
+#[tokio::test]
+async fn the_damaged_end_of_a_session_is_told_and_does_not_stop_other_backups() {
+    let world = World::new().await;
+    let sample = Sample::random(1, 100_000);
+    let first = world.back_up(&sample).await;
+    let key = layout::session_end_key(&first.id.into());
+    let body = world.body(&key).await;
+    world.replace(&key, body.slice(..100)).await;
+    for host in ["one", "two"] {
+        let packs = world.keys("data/").await.len();
+        let notes = Arc::new(Notes::default());
+        let repository = world.open().await;
+        let made = back_up(&repository, &world.host(host), sample.stream(), Expected::Anything, &notes).await.unwrap();
+        let problems = notes.problems();
+        assert!(matches!(problems.as_slice(), [one] if one.contains(key.as_str())), "{problems:?}");
+        // What the damaged session has stored does not count; what the next one has, does.
+        assert_eq!(world.keys("data/").await.len() - packs, usize::from(host == "one"));
+        assert_eq!(world.restore(made.id()).await.unwrap(), sample.stream());
+    }
+}
