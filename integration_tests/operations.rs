@@ -5,18 +5,26 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "operations/damage.rs"]
+mod damage;
 #[path = "operations/failing.rs"]
 mod failing;
 #[path = "operations/interruption.rs"]
 mod interruption;
+#[path = "operations/local_state.rs"]
+mod local_state;
 #[path = "operations/lost_packs.rs"]
 mod lost_packs;
+#[path = "operations/requests.rs"]
+mod requests;
 #[path = "operations/round_trips.rs"]
 mod round_trips;
 #[path = "operations/samples.rs"]
 mod samples;
 #[path = "operations/scripted.rs"]
 mod scripted;
+#[path = "operations/sessions.rs"]
+mod sessions;
 #[path = "operations/unfit_streams.rs"]
 mod unfit_streams;
 #[path = "operations/world.rs"]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 use crate::chunker::ChunkerParameters;
 use crate::clock::Clock;
@@ -108,7 +108,8 @@ impl Repository {
         &self.clock
     }
 
-    /// Reads a record and checks that it is whole and belongs to this repository; gives its digest as well.
+    /// Reads a record and checks that it is whole, belongs to this repository, and is the one of its key, as `check` can
+    /// tell; gives its digest as well. A copy in the cache of which that is not true is not used.
     ///
     /// # Errors
     ///
@@ -118,31 +119,26 @@ impl Repository {
         kind: ObjectKind,
         key: &Key,
         cache: &RecordCache,
+        check: impl Fn(&T, &StoredAs) -> Result<(), FormatError>,
     ) -> anyhow::Result<(T, StoredAs)> {
-        let bytes = self.read_raw_record(kind, key, cache).await?;
-        Ok((self.decode_record(kind, key, &bytes)?, StoredAs::of(&bytes)))
-    }
-
-    /// Reads the bytes of a record that is whole and belongs to this repository, from the cache if it is there.
-    async fn read_raw_record(&self, kind: ObjectKind, key: &Key, cache: &RecordCache) -> anyhow::Result<Bytes> {
-        let is_whole = |bytes: &[u8]| self.decode_record::<IgnoredAny>(kind, key, bytes);
-        if let Some(copy) = cache.get(key)
-            && is_whole(&copy).is_ok()
-        {
-            return Ok(Bytes::from(copy));
+        let decode = |bytes: &[u8]| {
+            let (value, stored) = (self.decode(kind, bytes)?, StoredAs::of(bytes));
+            check(&value, &stored).map(|()| (value, stored))
+        };
+        if let Some(record) = cache.get(key).and_then(|bytes| decode(&bytes).ok()) {
+            return Ok(record);
         }
         let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
-        is_whole(&bytes)?;
+        let record = decode(&bytes).map_err(|error| self.fault(key, &error))?;
         cache.put(key, &bytes);
-        Ok(bytes)
+        Ok(record)
     }
 
-    fn decode_record<T: DeserializeOwned>(&self, kind: ObjectKind, key: &Key, bytes: &[u8]) -> anyhow::Result<T> {
-        let decoded = decode_record(kind, bytes).and_then(|(id, value)| match id {
-            id if id == self.id => Ok(value),
-            other => Err(FormatError::OtherRepository(other)),
-        });
-        decoded.map_err(|error| self.fault(key, &error))
+    fn decode<T: DeserializeOwned>(&self, kind: ObjectKind, bytes: &[u8]) -> Result<T, FormatError> {
+        match decode_record(kind, bytes)? {
+            (id, value) if id == self.id => Ok(value),
+            (id, _) => Err(FormatError::OtherRepository(id)),
+        }
     }
 
     /// Reads an object that the repository needs: that it is not there is [`Damage`].

@@ -281,6 +281,15 @@ fn missing(repository: &Repository, key: &Key) -> anyhow::Error {
     Damage { object, reason: "it is not there".to_owned() }.into()
 }
 
+/// That a manifest needs features which this program does not know, if that is what is the matter with it.
+async fn unknown_features(repository: &Repository, key: &Key) -> Option<anyhow::Error> {
+    let no_check = |_: &Needs, _: &StoredAs| Ok(());
+    let read = repository.read_record(ObjectKind::Manifest, key, &RecordCache::none(), no_check).await;
+    let (needs, _) = read.ok()?;
+    let unknown = check_features("read", &needs.required_to_read).err()?;
+    Some(anyhow::Error::new(unknown).context(format!("reading {key}")))
+}
+
 async fn read_published(
     repository: &Repository,
     session: SessionId,
@@ -292,15 +301,17 @@ async fn read_published(
     }
     let SessionEnd { manifest_digest, bytes: end_bytes, .. } = end;
     let key = layout::manifest_key(&session.into());
-    // Asked first, as the rest may be of a form that only the features needed explain.
-    let record = repository.read_raw_record(ObjectKind::Manifest, &key, cache).await?;
-    let needs: Needs = repository.decode_record(ObjectKind::Manifest, &key, &record)?;
-    check_features("read", &needs.required_to_read).with_context(|| format!("reading {key}"))?;
-    let manifest: Manifest = repository.decode_record(ObjectKind::Manifest, &key, &record)?;
-    let stored = StoredAs::of(&record);
-    if manifest.session != session || manifest_digest != Some(stored.digest) {
-        return Err(repository.fault(&key, &FormatError::invalid("it is not the manifest its session published")));
-    }
+    let check = |manifest: &Manifest, stored: &StoredAs| {
+        let published = manifest.session == session && manifest_digest == Some(stored.digest);
+        let error = || FormatError::invalid("it is not the manifest its session published");
+        published.then_some(()).ok_or_else(error)
+    };
+    let (manifest, stored) = match repository.read_record(ObjectKind::Manifest, &key, cache, check).await {
+        Ok(read) => read,
+        // It may be of a form that only the features it needs explain.
+        Err(error) => return Err(unknown_features(repository, &key).await.unwrap_or(error)),
+    };
+    check_features("read", &manifest.required_to_read).with_context(|| format!("reading {key}"))?;
     let own_bytes = stored.bytes.saturating_add(end_bytes);
     let stored_bytes = manifest.totals.stored_bytes.saturating_add(own_bytes);
     Ok(Some(Published { manifest, digest: stored.digest, stored_bytes }))

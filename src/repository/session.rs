@@ -16,7 +16,7 @@ use crate::pack::writer::FinishedPack;
 use crate::records::manifest::Manifest;
 use crate::records::session::{Outcome, SessionEvent, SessionRecord, SessionStart};
 use crate::repository::cache::RecordCache;
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::{Damage, Repository, StoredAs, layout};
 use crate::store::{Key, ObjectInfo, PutOutcome, StoreError, StoreErrorKind, Tier, list_all};
 
 /// Records are read so many at once.
@@ -239,14 +239,18 @@ pub async fn read_outcome(
     cache: &RecordCache,
 ) -> anyhow::Result<SessionEnd> {
     let key = layout::session_end_key(&session);
-    let (end, stored) = repository.read_record::<SessionRecord>(ObjectKind::Session, &key, cache).await?;
-    let (SessionEvent::End, Some(outcome)) = (end.event, end.outcome) else {
-        return Err(repository.fault(&key, &FormatError::invalid("it is not the end of a session")));
+    let check = |end: &SessionRecord, _: &StoredAs| match end.outcome {
+        Some(_) if end.event == SessionEvent::End => check_session(end, session),
+        _ => Err(FormatError::invalid("it is not the end of a session")),
     };
-    if end.session != session {
-        return Err(repository.fault(&key, &FormatError::invalid("it is the end of another session")));
-    }
+    let (end, stored) = repository.read_record(ObjectKind::Session, &key, cache, check).await?;
+    let outcome = end.outcome.unwrap_or(Outcome::None);
     Ok(SessionEnd { outcome, manifest_digest: end.manifest_digest, bytes: stored.bytes })
+}
+
+/// Checks that a record has not been put in the place of another session's.
+fn check_session(record: &SessionRecord, session: SessionId) -> Result<(), FormatError> {
+    if record.session == session { Ok(()) } else { Err(FormatError::invalid("it is of another session")) }
 }
 
 /// The sessions of a repository as one listing shows them.
@@ -304,15 +308,15 @@ async fn end_if_ours(
     cache: &RecordCache,
 ) -> anyhow::Result<bool> {
     let key = layout::session_start_key(&session);
-    let record = repository.read_record::<SessionRecord>(ObjectKind::Session, &key, cache).await;
-    let record = match record {
+    let check = |start: &SessionRecord, _: &StoredAs| check_session(start, session);
+    let record = match repository.read_record(ObjectKind::Session, &key, cache, check).await {
         Ok((record, _)) => record,
         // A session whose start is gone or damaged is nobody's; prune will void it.
         Err(error) if error.downcast_ref::<Damage>().is_some() => return Ok(false),
         Err(error) => return Err(error),
     };
     let ours = |start: &SessionStart| start.host == host && start.machine == machine;
-    if record.session != session || !record.start.as_ref().is_some_and(ours) {
+    if !record.start.as_ref().is_some_and(ours) {
         return Ok(false);
     }
     let end = SessionRecord {

@@ -1,0 +1,89 @@
+//! How many requests an operation takes: they cost money.
+
+use std::sync::Arc;
+
+use btrfs_to_s3::backup::Expected;
+use btrfs_to_s3::store::Store;
+use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
+
+use crate::samples::{Sample, origin, random_bytes};
+use crate::world::{Made, Notes, World, assert_same_bytes, back_up};
+
+async fn recorded_backup(world: &World, stream: Vec<u8>, expected: Expected) -> (Made, Arc<RecordingStore>) {
+    let recording = Arc::new(RecordingStore::new(world.store()));
+    let repository = world.open_through(Arc::clone(&recording) as Store).await.unwrap();
+    let notes = Arc::new(Notes::default());
+    let summary = back_up(&repository, &world.host("one"), stream.clone(), expected, &notes).await.unwrap();
+    (Made::new(&summary, stream), recording)
+}
+
+fn count(calls: &[Call], operation: Operation) -> usize {
+    calls.iter().filter(|call| call.operation == operation).count()
+}
+
+#[tokio::test]
+async fn a_backup_puts_each_pack_and_segment_once_and_three_records() {
+    let world = World::new().await;
+    let (_, recording) = recorded_backup(&world, Sample::random(1, 3_300_000).stream(), Expected::Anything).await;
+    let packs = world.keys("data/").await.len() + world.keys("meta/").await.len();
+    let segments = world.keys("index/").await.len();
+    assert!(packs >= 4 && segments >= 2, "{packs} packs, {segments} segments");
+    // The session's start, the manifest, the session's end.
+    assert_eq!(count(&recording.calls(), Operation::Put), packs + segments + 3);
+    assert_eq!(recording.count(Operation::Put, "data/"), world.keys("data/").await.len());
+    assert_eq!(recording.count(Operation::Put, "index/"), segments);
+    assert_eq!(count(&recording.calls(), Operation::Delete), 0);
+    assert_eq!(count(&recording.calls(), Operation::GetRange), 0);
+}
+
+#[tokio::test]
+async fn a_backup_asks_only_for_what_is_new_since_the_hosts_last() {
+    let world = World::new().await;
+    let sample = Sample::random(1, 50_000);
+    let mut gets = Vec::new();
+    for _ in 0..6 {
+        let (_, recording) = recorded_backup(&world, sample.stream(), Expected::Anything).await;
+        gets.push(count(&recording.calls(), Operation::Get));
+        assert_eq!(recording.count(Operation::Put, "data/"), usize::from(gets.len() == 1));
+    }
+    // The config, and the end of the session before.
+    assert_eq!(gets, [1, 2, 2, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn an_empty_incremental_takes_requests_for_its_chain_and_no_others() {
+    let world = World::new().await;
+    let content = random_bytes(1, 50_000);
+    let mut parent = world.back_up(&Sample::of_files(0, vec![content])).await.parent;
+    let mut gets = Vec::new();
+    for number in 1..6 {
+        let sample = Sample::of_files(number, Vec::new()).on(number - 1);
+        let expected = Expected::Snapshot { subject: origin(number), parent };
+        let (made, recording) = recorded_backup(&world, sample.stream(), expected).await;
+        assert_eq!(recording.count(Operation::Put, "data/"), 0);
+        gets.push(count(&recording.calls(), Operation::Get));
+        parent = made.parent;
+    }
+    // For each backup of the chain its manifest and its session's end; besides, the config, and the end of the session
+    // before.
+    assert_eq!(gets, [4, 6, 8, 10, 12]);
+}
+
+#[tokio::test]
+async fn a_restore_reads_each_pack_of_file_data_with_few_requests_and_about_once() {
+    let world = World::new().await;
+    let made = world.back_up(&Sample::random(1, 3_300_000)).await;
+    let recording = Arc::new(RecordingStore::new(world.store()));
+    let repository = world.open_through(Arc::clone(&recording) as Store).await.unwrap();
+    assert_same_bytes(&world.restore_through(&repository, made.id).await.unwrap(), &made.stream);
+
+    let packs = world.keys("data/").await.len();
+    assert_eq!(recording.count(Operation::Head, "data/"), packs);
+    // The footer, and the frame.
+    assert_eq!(recording.count(Operation::GetRange, "data/"), 2 * packs);
+    assert_eq!(count(&recording.calls(), Operation::Put), 0);
+    assert_eq!(count(&recording.calls(), Operation::List), 1);
+    let read: u64 = recording.calls().iter().map(|call| call.body_bytes).sum();
+    let footers = 64 << 10;
+    assert!(read < made.stream.len() as u64 * 11 / 10 + footers * packs as u64, "{read} bytes were read");
+}
