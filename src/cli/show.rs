@@ -98,7 +98,7 @@ fn as_text(backup: &Published) -> String {
     lines.extend([
         ("stream", format!("{} ({} bytes), {version}", size(manifest.stream.bytes), manifest.stream.bytes)),
         ("stream digest", format!("{} {}", manifest.stream.digest_algorithm, stream_digest(manifest))),
-        ("chunks", format!("{}, of them new {}", totals.chunks, totals.new_chunks)),
+        ("chunks", format!("{}; {} new ones were stored, tree nodes among them", totals.chunks, totals.new_chunks)),
         ("new", size(totals.new_bytes)),
         ("stored", format!("{} in {} packs", size(backup.stored_bytes), totals.packs)),
         ("written by", manifest.tool.clone()),

@@ -110,7 +110,7 @@ impl ChunkIndex {
             let url = repository.store().url();
             monitor.problem(&format!(
                 "{} of the packs that the index names are missing or have another size, {url}/{first} among them: \
-                 backups that need them are damaged; what this run needs of them is stored again",
+                 backups that need them are damaged, and a backup stores again what it needs of them",
                 missing.len()
             ));
         }
