@@ -69,7 +69,7 @@ impl Locator {
         let mut footers = stream::iter(packs.iter().copied()).map(read).buffered(self.requests_in_flight);
         let (mut places, mut unreadable) = (HashMap::new(), None);
         while let Some((pack, footer)) = footers.next().await {
-            let footer = match footer.map_err(|error| error.downcast::<Damage>()) {
+            let footer = match footer.map_err(anyhow::Error::downcast::<Damage>) {
                 Ok(footer) => footer,
                 Err(Ok(damage)) => {
                     tracing::debug!(%damage, "looking in the index instead");
@@ -186,17 +186,11 @@ impl Locator {
 
     /// That a chunk is in no pack. A metadata pack that cannot be read probably has it.
     fn nowhere(&self, class: PackClass, id: &ChunkId) -> anyhow::Error {
-        let unreadable = self.unreadable_meta.as_ref().filter(|_| class == PackClass::Meta);
-        match unreadable {
-            Some(Damage { object, reason }) => {
-                Damage { object: object.clone(), reason: format!("{reason}; chunk {id} is in no other pack") }
-            }
-            None => {
-                let object = self.repository.store().url().to_owned();
-                Damage { object, reason: format!("chunk {id} is in none of the packs that should have it") }
-            }
+        if let Some(Damage { object, reason }) = self.unreadable_meta.clone().filter(|_| class == PackClass::Meta) {
+            return Damage { object, reason: format!("{reason}; chunk {id} is in no other pack") }.into();
         }
-        .into()
+        let object = self.repository.store().url().to_owned();
+        Damage { object, reason: format!("chunk {id} is in none of the packs that should have it") }.into()
     }
 
     fn object(&self, class: PackClass, pack: &PackId) -> String {
