@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use btrfs_to_s3::id::{ChunkId, PackId, RepositoryId, SegmentId, SessionId};
-use btrfs_to_s3::local_index::{Access, Entry, IndexedPack, IndexedSegment, LocalIndex, NewSegment, PackClass, Place};
+use btrfs_to_s3::local_index::{Access, Entry, IndexedPack, IndexedSegment, LocalIndex, NewSegment, Place};
+use btrfs_to_s3::pack::format::PackClass;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tempfile::TempDir;
 

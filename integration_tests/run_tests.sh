@@ -28,6 +28,8 @@ integration_tests/install_prerequisites.sh
 # Images of file systems and all else that tests make; gone even if a test is killed.
 TMPDIR=$(mktemp -d)
 export TMPDIR
+# Some tests run the program as another user.
+chmod 755 "$TMPDIR"
 trap 'rm -rf --one-file-system "$TMPDIR"' EXIT
 
 echo "== tests of the tree comparison"

@@ -10,8 +10,9 @@ mod uploader;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde_bytes::{ByteArray, ByteBuf};
 
@@ -25,12 +26,14 @@ use crate::records::TOOL;
 use crate::records::manifest::{BackupKind, Manifest, Origin, Parent, STREAM_DIGEST_XXH3, StreamRecord, Subject};
 use crate::records::session::SessionStart;
 use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Catalog, Published, read_chain};
+use crate::repository::catalog::{Catalog, Published, check_not_forgotten, read_chain};
 use crate::repository::index::ChunkIndex;
 use crate::repository::session::{WriteSession, end_dead_sessions};
 use crate::repository::{Repository, layout};
 use crate::send_stream::{StreamFacts, StreamKind};
-use crate::store::{StoreError, StoreErrorKind};
+
+/// A session says that it is alive this often; prune takes one for dead after 30 days.
+const BEAT_EVERY: Duration = Duration::from_hours(4);
 
 /// A stream, and the verdict of whoever produces it.
 pub trait StreamSource: Read + Send {
@@ -174,9 +177,7 @@ impl BackupRun {
             tool: TOOL.to_owned(),
         };
         let session = Arc::new(WriteSession::start(repository.clone(), start).await?);
-        let directory = &host.index_directory;
-        let opened = ChunkIndex::open(repository, directory, Access::Exclusive, &host.cache, monitor.as_ref()).await;
-        match opened {
+        match open_index(repository, host, monitor.as_ref()).await {
             Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),
             Err(error) => {
                 give_up(&session).await;
@@ -189,6 +190,12 @@ impl BackupRun {
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
         self.session.started_at()
+    }
+
+    /// What the repository has.
+    #[must_use]
+    pub fn index(&self) -> &ChunkIndex {
+        &self.index
     }
 
     /// Ends the run without a backup.
@@ -211,11 +218,17 @@ impl BackupRun {
         request: &BackupRequest,
         options: &BackupOptions,
     ) -> anyhow::Result<BackupSummary> {
-        let archived = self.archive(stream.source, request, options).await;
+        let parameters = *self.session.repository().config().writing_parameters()?;
+        let opaque = request.expected == Expected::Opaque;
+        let mut reading = StreamReading::start(stream.source, &parameters, opaque, options)?;
+        let beats = tokio::spawn(send_beats(Arc::clone(&self.session)));
+        let archived = self.archive(&mut reading, request, options).await;
+        beats.abort();
         if archived.is_err()
             && let Some(stop) = stream.stop
         {
             stop();
+            reading.wait_for_end().await;
         }
         let published = match archived {
             Ok(manifest) => self.session.commit(&manifest).await.map(|digest| BackupSummary { manifest, digest }),
@@ -233,14 +246,11 @@ impl BackupRun {
     /// Everything before the manifest is published.
     async fn archive(
         &mut self,
-        source: Box<dyn StreamSource>,
+        reading: &mut StreamReading,
         request: &BackupRequest,
         options: &BackupOptions,
     ) -> anyhow::Result<Manifest> {
         let (session, monitor, cache) = (&self.session, &self.monitor, &self.host.cache);
-        let parameters = &session.repository().config().chunker.parameters;
-        let opaque = request.expected == Expected::Opaque;
-        let mut reading = StreamReading::start(source, parameters, opaque, options)?;
         let mut uploader = Uploader::new(Arc::clone(session), &mut self.index, *options, Arc::clone(monitor));
         let mut recipe = Recipe::default();
         while let Some(part) = reading.next().await {
@@ -249,6 +259,7 @@ impl BackupRun {
         }
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
+        check_stream(&facts, request, monitor.as_ref())?;
         let (snapshot, origin) = check_expected(&facts, request)?;
         let parent = match origin {
             Some(origin) => find_parent(session.repository(), origin, request, cache, monitor.as_ref()).await?,
@@ -312,11 +323,56 @@ async fn store_part(part: &Part, recipe: &mut Recipe, uploader: &mut Uploader<'_
     Ok(())
 }
 
+/// Puts a sign of life now and then, so that a long run is not taken for a dead one. One that is not put is made up for
+/// by the next.
+async fn send_beats(session: Arc<WriteSession>) {
+    loop {
+        tokio::time::sleep(BEAT_EVERY).await;
+        if let Err(error) = session.beat().await {
+            tracing::warn!(error = %format!("{error:#}"), "saying that the session is alive");
+        }
+    }
+}
+
+/// Looks at what the repository has, unless a prune is under way.
+async fn open_index(repository: &Repository, host: &Host, monitor: &dyn Monitor) -> anyhow::Result<ChunkIndex> {
+    let prune = repository.store().list_page(layout::PRUNE, None).await?;
+    ensure!(
+        prune.objects.is_empty(),
+        "a prune of {} is under way, of a kind this program does not know: use a newer btrfs_to_s3",
+        repository.store().url()
+    );
+    ChunkIndex::open(repository, &host.index_directory, Access::Exclusive, &host.cache, monitor).await
+}
+
+/// Refuses a stream that is none, and says what is odd about one.
+fn check_stream(facts: &StreamFacts, request: &BackupRequest, monitor: &dyn Monitor) -> anyhow::Result<()> {
+    ensure!(
+        facts.stream_bytes > 0 || request.expected == Expected::Opaque,
+        "the stream is empty, so its producer has probably failed: nothing is published (with --opaque it would be)"
+    );
+    if request.expected == Expected::Opaque {
+        return Ok(());
+    }
+    if let StreamKind::UnknownVersion { version } = facts.kind {
+        monitor.warn(&format!("version {version} of send streams is not known: the stream is kept as undivided bytes"));
+    }
+    if facts.more_subjects {
+        monitor.warn("the stream holds several subvolumes: it can be restored with --stream only");
+    }
+    if facts.unknown_command_count > 0 {
+        monitor
+            .warn(&format!("{} commands of the stream are of a kind that is not known", facts.unknown_command_count));
+    }
+    Ok(())
+}
+
 /// Checks what the stream turned out to be; gives what the manifest says of it.
 fn check_expected(facts: &StreamFacts, request: &BackupRequest) -> anyhow::Result<(Option<Subject>, Option<Origin>)> {
     let subject = facts.subject.as_ref();
     let parent = facts.parent.map(Origin::from);
     if let Expected::Snapshot { subject: expected, parent: expected_parent } = &request.expected {
+        ensure!(!facts.more_subjects, "the stream holds more than one subvolume");
         let found = subject.map(|subject| Origin::from(subject.version));
         ensure!(
             found == Some(*expected),
@@ -348,10 +404,16 @@ async fn find_parent(
         return Ok(parent.clone());
     }
     let catalog = Catalog::load(repository, cache).await.context("looking for the parent's backup")?;
-    let parent = catalog.published.iter().rfind(|backup| backup.manifest.origin() == Some(origin));
+    for error in &catalog.damaged {
+        monitor.problem(&format!("{error:#}"));
+    }
+    let of_origin = |backup: &&Published| backup.manifest.origin() == Some(origin);
+    let whole = |backup: &&Published| of_origin(backup) && catalog.chain(backup).is_ok();
+    let parent = catalog.published.iter().rfind(whole);
     if parent.is_none() {
         monitor.warn(&format!(
-            "no backup of the parent {origin} is in the repository: this one cannot be restored without it"
+            "no backup of the parent {origin} that can be restored is in the repository: this one cannot be restored \
+             without it"
         ));
     }
     Ok(parent.and_then(Published::as_parent))
@@ -361,11 +423,7 @@ async fn find_parent(
 async fn check_chain(repository: &Repository, manifest: ManifestId) -> anyhow::Result<()> {
     let chain = read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
     for backup in chain {
-        match repository.store().head(&layout::forgotten_key(&backup.id())).await {
-            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => bail!("the parent {} has been forgotten while the backup ran: run it again", backup.id()),
-        }
+        check_not_forgotten(repository, backup.id()).await.context("the parent is needed")?;
     }
     Ok(())
 }

@@ -13,8 +13,10 @@ mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::sync::oneshot;
 
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
@@ -60,6 +62,9 @@ enum LogFormat {
     Json,
 }
 
+/// After a signal, so much time is left to clear away what was begun.
+const CLEARING_AWAY: Duration = Duration::from_secs(4);
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::InitArguments),
@@ -81,8 +86,9 @@ pub fn run() -> ExitCode {
     let exit = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run_until_signal(arguments));
-            // A thread that reads standard input cannot be stopped; it ends with the process.
-            runtime.shutdown_background();
+            // What a run that was interrupted has begun is cleared away now. A thread that reads standard input cannot be
+            // stopped; it ends with the process.
+            runtime.shutdown_timeout(CLEARING_AWAY);
             result
         }
         Err(error) => Err(anyhow::Error::new(error).context("starting")),
@@ -91,9 +97,16 @@ pub fn run() -> ExitCode {
 }
 
 async fn run_until_signal(arguments: Arguments) -> anyhow::Result<Exit> {
+    let (sender, interrupted) = oneshot::channel();
+    tokio::spawn(async move {
+        drop(sender.send(exit::signal().await));
+        // The command may be waiting for a child, and then does not see that it is to end.
+        tokio::time::sleep(CLEARING_AWAY).await;
+        std::process::exit(Exit::Interrupted as i32);
+    });
     tokio::select! {
         result = run_command(arguments) => result,
-        signal = exit::signal() => signal,
+        Ok(signal) = interrupted => signal,
     }
 }
 
@@ -108,6 +121,10 @@ async fn run_command(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Debug(arguments) => debug::cmd_debug(&context, arguments).await,
     };
     context.progress.finish();
-    done?;
+    match done {
+        // Whoever closed standard output has seen what he wanted.
+        Err(error) if !output::is_closed(&error) => return Err(error),
+        _ => {}
+    }
     Ok(if context.progress.had_problems() { Exit::Problems } else { Exit::Done })
 }

@@ -6,22 +6,27 @@ mod sending;
 pub use restoring::{RestoreTarget, restore_subvolume};
 pub use sending::SendSource;
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host};
+use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream};
+use crate::btrfs::BtrfsError;
 use crate::btrfs::command::{BtrfsCommand, SendOptions};
 use crate::btrfs::parents::{ParentCandidate, ParentChoice, StreamIdentity, choose_parent, sent_identity};
 use crate::btrfs::snapshots::{self, Snapshot};
 use crate::btrfs::subvolume::{Subvolume, list_subvolumes, subvolume_info};
 use crate::config::SubvolumeConfig;
-use crate::id::Uuid;
+use crate::id::{ManifestId, PackId, Uuid};
 use crate::monitor::Monitor;
 use crate::records::manifest::{Origin, Parent};
-use crate::repository::Repository;
 use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Catalog, Published};
+use crate::repository::catalog::{Catalog, Published, read_chain};
+use crate::repository::session::Unsettled;
+use crate::repository::{Damage, Repository};
+use crate::restore::{RestoreOptions, data_packs};
 
 /// What a run works with.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Job {
     pub full: bool,
     /// Is told how it goes.
     pub monitor: Arc<dyn Monitor>,
+    /// A folder for what is not kept.
+    pub scratch_directory: PathBuf,
 }
 
 /// What became of one subvolume.
@@ -75,6 +82,8 @@ impl Job {
         let sent = self.send(subvolume, snapshot).await;
         match &sent {
             Ok(_) => self.retain(subvolume, snapshot.info.uuid),
+            // The backup may exist after all, and the next one be made against it.
+            Err(error) if error.downcast_ref::<Unsettled>().is_some() => {}
             Err(_) => self.delete(snapshot),
         }
         sent
@@ -83,7 +92,7 @@ impl Job {
     async fn send(&self, subvolume: &SubvolumeConfig, snapshot: &Snapshot) -> anyhow::Result<BackupSummary> {
         self.warn_of_nested(subvolume)?;
         let run = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor).await?;
-        let prepared = self.prepare(subvolume, snapshot).await;
+        let prepared = self.prepare(subvolume, snapshot, run.index().missing_packs()).await;
         let (stream, request) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -99,9 +108,10 @@ impl Job {
         &self,
         subvolume: &SubvolumeConfig,
         snapshot: &Snapshot,
-    ) -> anyhow::Result<(crate::backup::Stream, BackupRequest)> {
+        missing: &HashSet<PackId>,
+    ) -> anyhow::Result<(Stream, BackupRequest)> {
         let chosen = self.choose(subvolume, Some(&snapshot.info.uuid), &self.host.cache).await?;
-        let (parent_path, parent) = match chosen {
+        let (parent_path, parent) = match self.unless_damaged(chosen, missing).await? {
             Chosen::Parent { snapshot, link } => (snapshot.path, Some(link)),
             Chosen::None { reason } => {
                 tracing::info!(subvolume = %subvolume.name, %reason, "a full backup");
@@ -119,6 +129,37 @@ impl Job {
         Ok((SendSource::stream(child), request))
     }
 
+    /// Takes a full backup for the choice if the chain that was chosen turns out to be damaged.
+    async fn unless_damaged(&self, chosen: Chosen, missing: &HashSet<PackId>) -> anyhow::Result<Chosen> {
+        let Chosen::Parent { link, .. } = &chosen else { return Ok(chosen) };
+        match self.check_undamaged(link.manifest, missing).await {
+            Ok(()) => Ok(chosen),
+            Err(error) if error.downcast_ref::<Damage>().is_some() => {
+                self.monitor.problem(&format!("{error:#}: the next backup is a full one"));
+                Ok(Chosen::None { reason: format!("what it could be made against is damaged: {error:#}") })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks that all manifests of a chain can be read, past this host's copies, and that their packs are there.
+    async fn check_undamaged(&self, manifest: ManifestId, missing: &HashSet<PackId>) -> anyhow::Result<()> {
+        let chain = read_chain(&self.repository, manifest).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for backup in &chain {
+            let options = RestoreOptions::new(self.scratch_directory.clone());
+            let data = data_packs(&self.repository, &backup.manifest, &options, &self.monitor).await?;
+            let mut needed = data.iter().chain(&backup.manifest.meta_packs);
+            if let Some(lost) = needed.find(|pack| missing.contains(pack)) {
+                let object = format!("backup {}", backup.id());
+                return Err(Damage { object, reason: format!("its pack {lost} is missing") }.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The parent of the next backup: the newest snapshot on this host that is one of a backup with a whole chain.
     async fn choose(
         &self,
@@ -134,7 +175,11 @@ impl Job {
             self.monitor.problem(&format!("{error:#}"));
         }
         let candidates = candidates(&catalog, &subvolume.name);
-        let mut local = list_subvolumes(&subvolume.path)?;
+        // Paths are those below the mount that is asked, and the source may be mounted apart from its snapshots.
+        let mut local = match list_subvolumes(&subvolume.base_dir) {
+            Err(BtrfsError::NotFound { .. }) => Vec::new(),
+            listed => listed?,
+        };
         local.retain(|local| local.path.is_some() && Some(&local.info.uuid) != new);
         Ok(match choose_parent(&local, &candidates) {
             ParentChoice::None { reason } => Chosen::None { reason },

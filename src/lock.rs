@@ -88,7 +88,9 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 fn introduce(file: &mut File, clock: &dyn Clock) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "process {}, started at {}", std::process::id(), clock.now())
+    let words = format!("process {}, started at {}\n", std::process::id(), clock.now());
+    // In one piece: somebody else may read it at any moment.
+    file.write_all(words.as_bytes())
 }
 
 fn held(path: &Path, file: &mut File) -> LockError {

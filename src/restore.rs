@@ -8,6 +8,7 @@ mod locate;
 mod rebuild;
 mod walk;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
+use crate::id::PackId;
 use crate::monitor::Monitor;
 use crate::records::manifest::{Manifest, RootKind, STREAM_DIGEST_XXH3};
 use crate::repository::Repository;
 use crate::restore::fetch::send_data;
 use crate::restore::locate::Locator;
 use crate::restore::rebuild::{Parts, rebuild_stream};
-use crate::restore::walk::send_commands;
+use crate::restore::walk::{Entries, piece_of, send_commands};
 
 /// Pieces of a part that wait to be put together.
 const PIECES_WAITING: usize = 64;
@@ -66,6 +68,28 @@ impl RestoreOptions {
             scratch_directory,
         }
     }
+}
+
+/// The data packs that a backup was published over.
+///
+/// # Errors
+///
+/// [`crate::repository::Damage`] where the list itself is missing or damaged; otherwise the store's error.
+pub async fn data_packs(
+    repository: &Repository,
+    manifest: &Manifest,
+    options: &RestoreOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<HashSet<PackId>> {
+    let locator = Locator::open(repository, manifest, options, monitor).await?;
+    let mut packs = HashSet::new();
+    let Some(tree) = manifest.tree(&RootKind::Packs) else { return Ok(packs) };
+    let mut entries = Entries::new(&locator, tree)?;
+    while let Some(entry) = entries.next().await? {
+        let piece = piece_of(&entry, &locator.meta_chunk(&entry.id).await?)?;
+        packs.extend(piece.as_chunks().0.iter().map(|id| PackId::from_bytes(*id)));
+    }
+    Ok(packs)
 }
 
 /// Writes the stream of a backup to `sink`; gives the sink back for the verdict of its receiver.

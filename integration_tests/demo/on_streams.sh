@@ -10,8 +10,15 @@ work=$2
 here=$(dirname "$(realpath "$0")")
 
 btrfs_to_s3() {
-    "$program" --repository "file://$work/repository" "$@"
+    "$program" --config "$work/demo.toml" "$@"
 }
+
+cat >"$work/demo.toml" <<TOML
+repository = "file://$work/repository"
+
+[global]
+state_dir = "$work/state"
+TOML
 
 btrfs_to_s3 init
 for stream in "$here"/../fixtures/streams/*.stream; do

@@ -135,7 +135,8 @@ fn a_backup_killed_while_sending_is_simply_run_again() {
 #[ignore = "needs root and Btrfs"]
 fn a_user_without_privileges_is_told_so_in_one_line() {
     let (source, mut tool) = small_source();
-    let ended = tool.run_unprivileged(["backup"]);
+    tool.drop_privileges();
+    let ended = tool.run(["backup"]);
     assert_ne!(ended.code, Some(0));
     assert!(ended.stderr.contains("root"), "{}", ended.stderr);
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);

@@ -58,6 +58,13 @@ fn latest_a_time_and_a_short_id_each_choose_a_backup() {
     assert_eq!(shown["id"], first.id.as_str());
 }
 
+/// Without a configuration, root's state would be the host's own; that of others is below their home folder.
+fn tool_for_anybody() -> Tool {
+    let mut tool = Tool::without_configuration();
+    tool.drop_privileges();
+    tool
+}
+
 fn run_on_repository<const N: usize>(tool: &Tool, arguments: [&str; N], stdin: Stdio) -> Ended {
     let mut command = tool.bare_command();
     command.args(["--repository", &tool.repository_url()]).args(arguments).stdin(stdin).output().unwrap().into()
@@ -65,7 +72,7 @@ fn run_on_repository<const N: usize>(tool: &Tool, arguments: [&str; N], stdin: S
 
 #[test]
 fn stdin_backup_round_trips() {
-    let tool = Tool::without_configuration();
+    let tool = tool_for_anybody();
     run_on_repository(&tool, ["init"], Stdio::null()).assert_code(0);
     let input = tool.folder().join("input");
     for (seed, length) in (0..).zip([0, 1, 70_000, 5_000_000]) {
@@ -82,12 +89,12 @@ fn stdin_backup_round_trips() {
 
 #[test]
 fn a_send_stream_cut_short_is_not_published() {
-    let tool = Tool::without_configuration();
+    let tool = tool_for_anybody();
     run_on_repository(&tool, ["init"], Stdio::null()).assert_code(0);
     let input = tool.folder().join("input");
     std::fs::write(&input, b"btrfs-stream\0\x01\0\0\0\x05").unwrap();
     let stdin = Stdio::from(File::open(&input).unwrap());
-    run_on_repository(&tool, ["backup", "--stdin", "--name", "pipe"], stdin).assert_failed_naming("pipe");
+    run_on_repository(&tool, ["backup", "--stdin", "--name", "pipe"], stdin).assert_failed_naming("cut short");
     let listed = run_on_repository(&tool, ["list", "--json"], Stdio::null());
     listed.assert_code(0);
     assert_eq!(listed.text().trim(), "[]");

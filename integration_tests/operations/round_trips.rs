@@ -112,7 +112,7 @@ async fn long_runs_of_one_byte_are_stored_once_and_come_back() {
 #[tokio::test]
 async fn files_around_every_length_that_the_chunker_knows_come_back() {
     let world = World::new().await;
-    let parameters = world.open().await.config().chunker.parameters;
+    let parameters = *world.open().await.config().writing_parameters().unwrap();
     let special = [
         1,
         parameters.tiny_file_bytes,

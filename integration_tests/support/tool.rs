@@ -11,6 +11,9 @@ use serde::Deserialize;
 use super::btrfs_fixture::TestBtrfs;
 use super::process::{Ended, command, search_path, succeed};
 
+/// A user without privileges.
+const NOBODY: u32 = 65_534;
+
 /// One element of what `list --json` prints.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Backup {
@@ -30,6 +33,7 @@ pub(crate) struct Backup {
 pub(crate) struct Tool {
     folder: tempfile::TempDir,
     binary: PathBuf,
+    user: Option<u32>,
 }
 
 impl Tool {
@@ -65,7 +69,20 @@ impl Tool {
         // Another program can take the place of the one under test, to try out the tests themselves.
         let binary = std::env::var_os("BTRFS_TO_S3_TEST_BINARY")
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_btrfs_to_s3")), PathBuf::from);
-        Self { folder, binary }
+        Self { folder, binary, user: None }
+    }
+
+    /// From now on the program runs as a user without privileges, who owns the whole workspace.
+    pub(crate) fn drop_privileges(&mut self) {
+        if !rustix::process::getuid().is_root() {
+            return;
+        }
+        // Where it was built may lie in a directory that only root enters.
+        let copy = self.folder().join("program");
+        fs::copy(&self.binary, &copy).unwrap();
+        self.binary = copy;
+        succeed(command("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(self.folder()));
+        self.user = Some(NOBODY);
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -92,6 +109,9 @@ impl Tool {
     pub(crate) fn bare_command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command.env_clear().env("PATH", search_path()).env("HOME", self.folder()).stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
@@ -114,16 +134,6 @@ impl Tool {
         path.push(search_path());
         let mut command = self.command(arguments);
         command.env("PATH", path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    /// Runs the program as a user without privileges, who owns the whole workspace.
-    pub(crate) fn run_unprivileged<I: IntoIterator<Item: AsRef<OsStr>>>(&mut self, arguments: I) -> Ended {
-        // Where it was built may lie in a directory that only root enters.
-        let copy = self.folder().join("program");
-        fs::copy(&self.binary, &copy).unwrap();
-        self.binary = copy;
-        succeed(command("chown").args(["-R", "65534:65534"]).arg(self.folder()));
-        self.command(arguments).uid(65_534).gid(65_534).output().unwrap().into()
     }
 
     /// Backs up with these further arguments; the one new backup, from the list before and after.

@@ -197,9 +197,11 @@ class EveryDifferenceIsFound(unittest.TestCase):
         os.lchown(self.root / "symlink", 4_294_967_294, 5)
         self.assert_only("'symlink': gid is 5", "'symlink': uid is 4294967294")
 
-    @unittest.skipIf(os.getuid() != 0, "needs root to see trusted xattrs")
     def test_a_lost_trusted_xattr(self):
-        os.setxattr(self.file, "trusted.one", b"1")
+        try:
+            os.setxattr(self.file, "trusted.one", b"1")
+        except OSError as error:
+            self.skipTest(f"no trusted xattrs without CAP_SYS_ADMIN: {error}")
         self.before = record(self.root)
         os.removexattr(self.file, "trusted.one")
         self.assert_only("'file': xattr trusted.one is missing")

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::chunker::Chunk;
@@ -17,23 +16,25 @@ const FRAME_TARGET_BYTES: usize = 1 << 20;
 pub(crate) struct FrameBuffer {
     kind: FrameKind,
     chunks: Vec<ChunkEntry>,
-    pieces: Vec<Bytes>,
-    length_bytes: usize,
+    /// The chunks' bytes. They are copied: a slice would keep the whole batch it was cut from in memory.
+    plaintext: Vec<u8>,
 }
 
 impl FrameBuffer {
     pub(crate) fn new(kind: FrameKind) -> Self {
-        Self { kind, chunks: Vec::new(), pieces: Vec::new(), length_bytes: 0 }
+        Self { kind, chunks: Vec::new(), plaintext: Vec::new() }
     }
 
     /// Appends a chunk; gives the frame before it if there was no room.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> Option<FrameBuffer> {
-        let full = !self.chunks.is_empty() && self.length_bytes + chunk.bytes.len() > FRAME_TARGET_BYTES;
+        let full = !self.chunks.is_empty() && self.plaintext.len() + chunk.bytes.len() > FRAME_TARGET_BYTES;
         let before = full.then(|| self.take());
         let length_bytes = u32::try_from(chunk.bytes.len()).expect("a chunk is below the limit of a frame");
         self.chunks.push(ChunkEntry { id: chunk.id, length_bytes });
-        self.pieces.push(chunk.bytes.clone());
-        self.length_bytes += chunk.bytes.len();
+        if self.plaintext.capacity() == 0 {
+            self.plaintext.reserve_exact(FRAME_TARGET_BYTES.max(chunk.bytes.len()));
+        }
+        self.plaintext.extend_from_slice(&chunk.bytes);
         before
     }
 
@@ -87,9 +88,6 @@ impl FrameQueue {
 }
 
 fn encode(frame: FrameBuffer, level: i32) -> EncodedFrame {
-    let mut plaintext = Vec::with_capacity(frame.length_bytes);
-    frame.pieces.iter().for_each(|piece| plaintext.extend_from_slice(piece));
-    // The pieces keep whole batches of the stream in memory; they are not needed any more.
-    drop(frame.pieces);
-    EncodedFrame { kind: frame.kind, chunks: frame.chunks, bytes: encode_frame(&plaintext, level) }
+    let bytes = encode_frame(&frame.plaintext, level);
+    EncodedFrame { kind: frame.kind, chunks: frame.chunks, bytes }
 }

@@ -68,9 +68,18 @@ impl StreamReading {
         Some(part)
     }
 
-    /// Whether the stream was whole, and its producer content.
-    pub(crate) async fn finish(self) -> anyhow::Result<StreamFacts> {
-        self.result.await.context("the thread that reads the stream has ended")?
+    /// Whether the stream was whole, and its producer content. To be asked once, when there are no more parts.
+    pub(crate) async fn finish(&mut self) -> anyhow::Result<StreamFacts> {
+        (&mut self.result).await.context("the thread that reads the stream has ended")?
+    }
+
+    /// Waits until the thread that reads has let go of the stream, whose producer has been stopped.
+    pub(crate) async fn wait_for_end(mut self) {
+        self.batches.close();
+        while self.batches.recv().await.is_some() {}
+        if !self.result.is_terminated() {
+            drop(self.result.await);
+        }
     }
 }
 

@@ -27,8 +27,6 @@ use crate::tree::node::Hint;
 /// many chunks as the options say: what is in no segment yet is kept in memory.
 const SEGMENT_LEAST_BYTES: u64 = 1 << 30;
 const SEGMENT_LEAST_TIME: Duration = Duration::from_mins(30);
-/// A session says that it is alive this often.
-const BEAT_EVERY: Duration = Duration::from_hours(4);
 
 /// Where a chunk is, or will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +67,6 @@ pub(crate) struct Uploader<'a> {
     /// Packs that are stored and in no segment yet.
     stored: Vec<PackRecord>,
     segment_at: Timestamp,
-    beat_at: Timestamp,
     /// Metadata packs that have chunks this backup needs.
     meta_packs: HashSet<PackId>,
     totals: Totals,
@@ -104,7 +101,6 @@ impl<'a> Uploader<'a> {
             uploads: JoinSet::new(),
             stored: Vec::new(),
             segment_at: started_at,
-            beat_at: started_at,
             meta_packs: HashSet::new(),
             totals: Totals::default(),
         }
@@ -183,6 +179,7 @@ impl<'a> Uploader<'a> {
     /// Stores everything that is left, and the last segment; gives what it took, and the metadata packs in use.
     pub(crate) async fn finish(mut self) -> anyhow::Result<(Totals, Vec<PackId>)> {
         self.complete_data().await?;
+        while self.wait_for_upload().await? {}
         for frame in [self.meta.frame.take(), self.footers.take()] {
             if !frame.is_empty() {
                 self.meta.queue.push(frame);
@@ -226,9 +223,8 @@ impl<'a> Uploader<'a> {
         lane.complete.push((lane.frames_complete, pack.record.id));
         lane.frames_complete += pack.record.footer.frames.len() as u64;
         self.totals.packs += 1;
-        match class {
-            PackClass::Data => self.copy_footer(&pack.record),
-            PackClass::Meta => drop(self.meta_packs.insert(pack.record.id)),
+        if class == PackClass::Meta {
+            self.meta_packs.insert(pack.record.id);
         }
         let (session, record) = (Arc::clone(&self.session), pack.record.clone());
         let store = async move { session.put_pack(pack).await.context("storing a pack").map(|()| record) };
@@ -250,6 +246,10 @@ impl<'a> Uploader<'a> {
         let Some(record) = self.uploads.join_next().await else { return Ok(false) };
         let record = record.context("an upload was ended")??;
         self.monitor.add(Counter::StoredBytes, record.stored_bytes);
+        // Not before the pack is stored: metadata never speaks of what may never be there.
+        if record.footer.class == PackClass::Data {
+            self.copy_footer(&record);
+        }
         self.stored.push(record);
         self.store_segment_if_due().await?;
         Ok(true)
@@ -264,10 +264,6 @@ impl<'a> Uploader<'a> {
             || (bytes >= SEGMENT_LEAST_BYTES && passed(self.segment_at, SEGMENT_LEAST_TIME))
         {
             self.store_segment().await?;
-        }
-        if passed(self.beat_at, BEAT_EVERY) {
-            self.beat_at = now;
-            self.session.beat().await.context("saying that the session is alive")?;
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ impl BtrfsCommand {
         }
         arguments.extend(["--".into(), snapshot.into()]);
         let mut process = Process::start(&self.program, &arguments, Stdio::null(), Stdio::piped())?;
-        let stream = process.child.stdout.take();
+        let stream = process.child.0.stdout.take();
         stream.as_ref().inspect(|pipe| widen(pipe));
         Ok(SendChild { process, stream })
     }
@@ -108,7 +108,7 @@ impl BtrfsCommand {
     pub fn receive(&self, folder: &Path) -> Result<ReceiveChild, BtrfsError> {
         let arguments = ["receive".into(), "-q".into(), "--".into(), folder.into()];
         let mut process = Process::start(&self.program, &arguments, Stdio::piped(), Stdio::null())?;
-        let stream = process.child.stdin.take();
+        let stream = process.child.0.stdin.take();
         stream.as_ref().inspect(|pipe| widen(pipe));
         Ok(ReceiveChild { process, stream })
     }
@@ -237,7 +237,7 @@ impl KillHandle {
 
 #[derive(Debug)]
 struct Process {
-    child: Child,
+    child: Reaped,
     kill_handle: KillHandle,
     command: String,
     messages: Option<JoinHandle<io::Result<String>>>,
@@ -253,23 +253,18 @@ impl Process {
         command.args(arguments).stdin(input).stdout(output).stderr(Stdio::piped());
         // Its messages end up in ours.
         command.env("LC_ALL", "C");
-        let mut child = command.spawn().map_err(failed)?;
-        let kill_handle = match watch(&child) {
-            Ok(kill_handle) => kill_handle,
-            Err(error) => {
-                let stopped = child.kill().and_then(|()| child.wait());
-                return Err(failed(stopped.err().unwrap_or(error)));
-            }
-        };
-        let messages = child.stderr.take().map(|stderr| thread::spawn(move || read_tail(stderr)));
-        let command = describe(arguments);
-        Ok(Self { child, kill_handle, command, messages, last_messages: String::new() })
+        let mut child = Reaped(command.spawn().map_err(failed)?);
+        let kill_handle = watch(&child.0).map_err(failed)?;
+        let stderr = child.0.stderr.take();
+        let read_messages = |stderr| thread::Builder::new().spawn(move || read_tail(stderr));
+        let messages = stderr.map(read_messages).transpose().map_err(failed)?;
+        Ok(Self { child, kill_handle, command: describe(arguments), messages, last_messages: String::new() })
     }
 
     /// Waits for the end of the child. Can be asked again.
     fn conclude(&mut self) -> Result<(), BtrfsError> {
         let failed = |doing| BtrfsError::io(doing, Path::new("btrfs"));
-        let status = self.child.wait().map_err(failed("waiting for"))?;
+        let status = self.child.0.wait().map_err(failed("waiting for"))?;
         if let Some(messages) = self.messages.take() {
             let text =
                 messages.join().unwrap_or_else(|_| Err(io::Error::other("the thread that reads them has panicked")));
@@ -287,11 +282,14 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+/// A child that is killed, if it still runs, and waited for when this is dropped.
+#[derive(Debug)]
+struct Reaped(Child);
+
+impl Drop for Reaped {
     fn drop(&mut self) {
-        self.kill_handle.kill();
-        if let Err(error) = self.child.wait() {
-            tracing::warn!("{} cannot be waited for: {error}", self.command);
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            tracing::warn!("a btrfs command cannot be stopped: {error}");
         }
     }
 }
@@ -417,7 +415,7 @@ mod tests {
     fn a_dropped_child_is_gone() {
         let (_folder, btrfs) = command("exec sleep 600");
         let child = send(&btrfs);
-        let process = PathBuf::from(format!("/proc/{}", child.process.child.id()));
+        let process = PathBuf::from(format!("/proc/{}", child.process.child.0.id()));
         assert!(process.exists());
         drop(child);
         assert!(!process.exists());

@@ -39,7 +39,7 @@ pub enum BtrfsError {
         doing: &'static str,
     },
     /// Snapshots can only be made within one file system.
-    #[error("{} is not on the same Btrfs file system as {}: choose a folder for the snapshots that is",
+    #[error("{} is not on the same Btrfs file system as {}: set base_dir in [snapshots] or of the subvolume to a folder that is",
         base_dir.display(), subvolume.display())]
     OtherFileSystem {
         /// The folder for snapshots.

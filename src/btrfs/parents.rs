@@ -61,6 +61,9 @@ pub enum ParentChoice {
 /// it has the stream's UUID as its received UUID, came from that state or is what was sent, is provably unchanged since
 /// it was received, and is the only one with that received UUID.
 ///
+/// `subvolumes` are those that [`list_subvolumes`](super::subvolume::list_subvolumes) gives for the folder of the
+/// snapshots, not for the source: `btrfs send` only works with a parent on the mount that the snapshot is on.
+///
 /// Where the snapshot comes from does not matter beyond that: `btrfs send` works between any two subvolumes, and after
 /// a restore the subvolume in use is no relative of the snapshots that were received.
 #[must_use]

@@ -159,11 +159,10 @@ impl ReceiveTarget {
 
 impl Drop for ReceiveTarget {
     fn drop(&mut self) {
-        // It would go on making files in a subvolume that is being deleted.
+        // Else it would go on making files in a subvolume that is being deleted with the staging folder.
         if let Some(pending) = &self.pending {
             pending.child.kill_and_wait();
         }
-        report(self.staging.remove());
     }
 }
 
@@ -243,7 +242,8 @@ fn seal(path: &Path, identity: StreamIdentity) -> Result<(), BtrfsError> {
     if sealed { Ok(()) } else { Err(wrong("it was changed while it was received")) }
 }
 
-/// The folder into which streams are received. Locked, so that the one of a killed run can be told from a live one's.
+/// The folder into which streams are received; gone when this is dropped. Locked, so that the one of a killed run can be
+/// told from a live one's.
 #[derive(Debug)]
 struct Staging {
     path: PathBuf,
@@ -294,6 +294,12 @@ impl Staging {
     fn remove(&self) -> Result<(), BtrfsError> {
         self.empty()?;
         fs::remove_dir(&self.path).map_err(BtrfsError::io("removing the folder", &self.path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        report(self.remove());
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-const AVERAGE_BYTES: u32 = 64 << 10;
+const AVERAGE_BYTES: u32 = 32 << 10;
 const TINY_FILE_BYTES: u32 = 4 << 10;
 const TINY_GROUP_BYTES: u32 = 64 << 10;
 const TINY_GROUP_MODULUS: u32 = 4;

@@ -1,3 +1,5 @@
+//! Tests of the chunkers.
+
 mod commands;
 mod data;
 mod reference;
@@ -108,7 +110,7 @@ fn parameters_out_of_their_limits_are_refused() {
         (|p| p.tiny_group_bytes = u32::MAX, InvalidParameters::TinyGroup(u32::MAX)),
     ];
     for (change, expected) in refused {
-        let mut parameters = ChunkerParameters::default();
+        let mut parameters = ChunkerParameters::with_average(64 << 10);
         change(&mut parameters);
         assert_eq!(parameters.validate(), Err(expected), "{parameters:?}");
         assert_eq!(DataChunker::new(&parameters).err(), Some(expected));

@@ -8,7 +8,7 @@ use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::config::{SubvolumeConfig, check_subvolume_name};
-use crate::job::{Job, Outcome, take_snapshot};
+use crate::job::{Job, take_snapshot};
 use crate::lock::HostLock;
 use crate::size::ByteSize;
 
@@ -20,7 +20,7 @@ pub(crate) struct BackupArguments {
     #[arg(long, value_name = "NAME", conflicts_with = "stdin")]
     subvolume: Vec<String>,
     /// Sends everything, even where an incremental stream would do
-    #[arg(long, conflicts_with = "stdin")]
+    #[arg(long, conflicts_with_all = ["stdin", "no_s3"])]
     full: bool,
     /// Backs up now, whether it is due or not
     #[arg(long, conflicts_with = "stdin")]
@@ -62,6 +62,7 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         snapshots_retained: context.config.snapshots_retained as usize,
         full: arguments.full,
         monitor: context.monitor(),
+        scratch_directory: context.scratch_directory(),
     };
     if arguments.dry_run {
         for subvolume in &subvolumes {
@@ -69,7 +70,11 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         }
         return Ok(());
     }
-    report(context, job.run(&subvolumes).await)
+    let outcomes = job.run(&subvolumes).await;
+    report(
+        context,
+        outcomes.into_iter().map(|(name, outcome)| (name, outcome.map(|done| summary_line(&done)))).collect(),
+    )
 }
 
 /// The subvolumes that were named, or all.
@@ -92,28 +97,38 @@ fn selected(context: &Context, names: &[String]) -> anyhow::Result<Vec<Subvolume
     Ok(found)
 }
 
+/// Takes snapshots, and deletes none: which of them the next backup needs, the repository knows.
 fn snapshots_only(context: &Context, subvolumes: &[SubvolumeConfig], dry_run: bool) -> anyhow::Result<()> {
+    let mut outcomes = Vec::new();
     for subvolume in subvolumes {
-        if dry_run {
-            let folder = subvolume.base_dir.display();
-            output::line(&format!("{}: would take a snapshot into {folder}, and send nothing", subvolume.name))?;
+        let name = &subvolume.name;
+        let outcome = if dry_run {
+            Ok(format!("{name}: would take a snapshot into {}, and send nothing", subvolume.base_dir.display()))
         } else {
-            let snapshot = take_snapshot(subvolume, context.clock.as_ref())?;
-            output::line(&format!("{}: took snapshot {}", subvolume.name, snapshot.path.display()))?;
-        }
+            let snapshot = take_snapshot(subvolume, context.clock.as_ref());
+            snapshot.map(|snapshot| format!("{name}: took snapshot {}", snapshot.path.display()))
+        };
+        outcomes.push((name.clone(), outcome));
     }
-    Ok(())
+    report(context, outcomes)
 }
 
 /// Prints what became of each subvolume. One that failed makes the run fail.
-fn report(context: &Context, outcomes: Vec<Outcome>) -> anyhow::Result<()> {
+fn report(context: &Context, outcomes: Vec<(String, anyhow::Result<String>)>) -> anyhow::Result<()> {
     context.progress.finish();
-    let mut failed = Vec::new();
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (name, outcome) in outcomes {
         match outcome {
-            Ok(summary) => output::line(&summary_line(&summary))?,
+            Ok(line) => done.push(line),
             Err(error) => failed.push(error.context(format!("backing up '{name}'"))),
         }
+    }
+    // What has been done stays done, whether or not it can be told.
+    let told = done.iter().try_for_each(|line| output::line(line));
+    if let Err(error) = told
+        && !output::is_closed(&error)
+    {
+        context.monitor().problem(&format!("{error:#}"));
     }
     let Some(last) = failed.pop() else { return Ok(()) };
     for error in failed {
@@ -152,7 +167,7 @@ async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Re
     };
     let stream = Stream { source: Box::new(StandardInput(io::stdin())), stop: None };
     let summary = run.publish(stream, &request, &backup_options(context)).await?;
-    report(context, vec![(name.to_owned(), Ok(summary))])
+    report(context, vec![(name.to_owned(), Ok(summary_line(&summary)))])
 }
 
 fn backup_options(context: &Context) -> BackupOptions {

@@ -1,18 +1,21 @@
 //! `debug`: for people who read the format document.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::cli::context::Context;
 use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::codec::decode_frame;
-use crate::id::{ChunkId, PackId, Salt};
-use crate::local_index::Access;
-use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header, decode_any_cbor};
+use crate::id::{ChunkId, PackId};
+use crate::local_index::{Access, Location};
+use crate::object::notation::cbor_as_text;
+use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header};
 use crate::pack::format::{PACK_LIMIT_BYTES, PackClass};
 use crate::repository::cache::RecordCache;
 use crate::repository::index::ChunkIndex;
 use crate::repository::packs::{read_frames, read_pack_footer};
+use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::store::Key;
 
@@ -69,7 +72,7 @@ async fn describe(repository: &Repository, key: &Key) -> anyhow::Result<String> 
         body[..length].to_vec()
     };
     let mut text = format!("{}\n", bytes[..HEADER_BYTES].escape_ascii());
-    write_cbor(&decode_any_cbor(&content).map_err(fault)?, 0, &mut text)?;
+    text.push_str(&cbor_as_text(&content).map_err(fault)?);
     text.push('\n');
     Ok(text)
 }
@@ -86,59 +89,28 @@ async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) ->
     Ok(text)
 }
 
-/// Writes a CBOR value in the notation of RFC 8949, section 8.
-fn write_cbor(value: &ciborium::Value, depth: usize, text: &mut String) -> std::fmt::Result {
-    let indent = "  ".repeat(depth + 1);
-    match value {
-        ciborium::Value::Map(entries) => {
-            text.push_str("{\n");
-            for (key, value) in entries {
-                text.push_str(&indent);
-                write_cbor(key, depth + 1, text)?;
-                text.push_str(": ");
-                write_cbor(value, depth + 1, text)?;
-                text.push('\n');
-            }
-            write!(text, "{}}}", "  ".repeat(depth))
+async fn find_chunk(context: &Context, repository: &Repository, id: &ChunkId) -> anyhow::Result<Vec<u8>> {
+    let folder = ScratchFolder::make(&context.scratch_directory())?;
+    let (access, no_cache, monitor) = (Access::Exclusive, RecordCache::none(), context.monitor());
+    let index = ChunkIndex::open(repository, folder.path(), access, &no_cache, monitor.as_ref()).await?;
+    let object = repository.store().url().to_owned();
+    let mut failure = Damage { object, reason: format!("chunk {id} is in no pack") }.into();
+    for place in index.find_all(id)? {
+        match chunk_at(repository, id, &place).await {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {}
+            Err(error) => failure = error,
         }
-        ciborium::Value::Array(values) => {
-            text.push('[');
-            for (position, value) in values.iter().enumerate() {
-                text.push_str(if position == 0 { "" } else { ", " });
-                write_cbor(value, depth + 1, text)?;
-            }
-            text.write_char(']')
-        }
-        ciborium::Value::Bytes(bytes) => {
-            text.push_str("h'");
-            bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))?;
-            text.write_char('\'')
-        }
-        ciborium::Value::Text(string) => write!(text, "{string:?}"),
-        ciborium::Value::Integer(number) => write!(text, "{}", i128::from(*number)),
-        ciborium::Value::Bool(value) => write!(text, "{value}"),
-        ciborium::Value::Null => text.write_str("null"),
-        other => write!(text, "{other:?}"),
     }
+    Err(failure)
 }
 
-async fn find_chunk(context: &Context, repository: &Repository, id: &ChunkId) -> anyhow::Result<Vec<u8>> {
-    let directory = context.scratch_directory().join(format!("chunk-{}", Salt::random()));
-    let cache = RecordCache::none();
-    let monitor = context.monitor();
-    let opened = ChunkIndex::open(repository, &directory, Access::Exclusive, &cache, monitor.as_ref()).await;
-    let places = opened.and_then(|index| index.find_all(id));
-    drop(std::fs::remove_dir_all(&directory));
-    let mut found = None;
-    for place in places? {
-        let footer = std::sync::Arc::new(read_pack_footer(repository, place.class, place.pack).await?);
-        let number = place.frame as usize;
-        if number < footer.frames.len() {
-            let frames = read_frames(repository, place.pack, &footer, number..number + 1).await?;
-            found = found.or_else(|| frames.first().and_then(|frame| frame.chunk(id)));
-        }
+async fn chunk_at(repository: &Repository, id: &ChunkId, place: &Location) -> anyhow::Result<Option<Vec<u8>>> {
+    let footer = Arc::new(read_pack_footer(repository, place.class, place.pack).await?);
+    let number = place.frame as usize;
+    if number >= footer.frames.len() {
+        return Ok(None);
     }
-    let missing =
-        || Damage { object: repository.store().url().to_owned(), reason: format!("chunk {id} is in no pack") };
-    Ok(found.ok_or_else(missing)?.to_vec())
+    let frames = read_frames(repository, place.pack, &footer, number..number + 1).await?;
+    Ok(frames.first().and_then(|frame| frame.chunk(id)).map(|bytes| bytes.to_vec()))
 }

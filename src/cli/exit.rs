@@ -50,7 +50,7 @@ pub(crate) async fn signal() -> anyhow::Result<Exit> {
         _ = terminate.recv() => "SIGTERM",
         _ = hang_up.recv() => "SIGHUP",
     };
-    output::error_line(&format!("interrupted by {name}: nothing was left half-done, run it again"));
+    output::error_line(&format!("interrupted by {name}: run it again, and it goes on with what has been stored"));
     Ok(Exit::Interrupted)
 }
 
@@ -65,7 +65,6 @@ pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
 pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
-        Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
         Err(error) => {
             output::error_line(&format!("error: {error:#}"));
             exit_of(&error).into()
@@ -84,11 +83,6 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     } else {
         Exit::Failed
     }
-}
-
-/// Whether standard output has been closed by its reader, who then has what he wanted.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<output::ClosedOutput>().is_some()
 }
 
 impl output::ClosedOutput {

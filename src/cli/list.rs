@@ -64,13 +64,12 @@ pub(crate) async fn cmd_list(context: &Context, arguments: &ListArguments) -> an
     };
     let backups: Vec<ListedBackup> = catalog.published.iter().filter(wanted).map(ListedBackup::from).collect();
     let shown = if arguments.json { output::json(&backups) } else { print_table(&backups) };
-    shown?;
     for id in &catalog.unfinished {
         tracing::info!(%id, "not completed: a run is under way, or was ended before its backup existed");
     }
     // The others have been shown; that one is missing is not passed over.
     let mut damaged = catalog.damaged.into_iter();
-    let Some(first) = damaged.next() else { return Ok(()) };
+    let Some(first) = damaged.next() else { return shown };
     for error in damaged {
         output::error_line(&format!("error: {error:#}"));
     }

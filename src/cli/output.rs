@@ -9,6 +9,11 @@ use serde::Serialize;
 #[error("standard output has been closed")]
 pub(crate) struct ClosedOutput;
 
+/// Whether an error says that standard output was closed by its reader.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClosedOutput>().is_some()
+}
+
 /// Prints text to standard output as it is.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     bytes(text.as_bytes())
@@ -28,6 +33,11 @@ pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(bytes).and_then(|()| output.flush()).map_err(ClosedOutput::or)
+}
+
+/// Standard output itself, for bytes that are written past its buffer.
+pub(crate) fn stream() -> io::Stdout {
+    io::stdout()
 }
 
 /// Prints a line to standard error. That it cannot be printed cannot be reported anywhere.

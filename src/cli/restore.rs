@@ -2,10 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 
 use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::receive_target::TargetOptions;
@@ -14,7 +16,7 @@ use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
-use crate::repository::catalog::{Catalog, Published, find_manifest, read_chain, read_manifest};
+use crate::repository::catalog::{Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest};
 use crate::restore::{RestoreOptions, StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
@@ -50,7 +52,7 @@ pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) 
     let backup = find_backup(context, &repository, &arguments).await?;
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
-            restore_to(context, &repository, &backup, Box::new(StandardOutput(io::stdout()))).await
+            restore_to(context, &repository, &backup, Box::new(StandardOutput(output::stream()))).await
         }
         Some(path) => restore_to_file(context, &repository, &backup, path).await,
         None => restore_to_target(context, &repository, &backup, &arguments).await,
@@ -69,6 +71,7 @@ async fn find_backup(
             return Err(UsageError(text.to_owned()).into());
         }
         let id = find_manifest(repository, &arguments.backup).await?;
+        check_not_forgotten(repository, id).await?;
         return read_manifest(repository, id).await;
     }
     let catalog = Catalog::load(repository, &context.record_cache(repository)).await?;
@@ -114,49 +117,49 @@ async fn restore_to_target(
     ))?;
     match restored.received.filter(|received| *received != restored.target) {
         Some(received) => output::line(&format!(
-            "{} is kept: later increments apply to it, and the next backup can be made against it",
+            "{} is kept: later increments of this backup can be received on it",
             received.display()
         )),
         None => Ok(()),
     }
 }
 
-/// Writes the stream beside its place first, so that a file of that name is always whole.
+/// Writes the stream to a file without a name first, so that a file of that name is always whole, and nothing is left
+/// when the process is killed. Devices and pipes are written to as they are.
 async fn restore_to_file(
     context: &Context,
     repository: &Repository,
     backup: &Published,
     path: &Path,
 ) -> anyhow::Result<()> {
-    anyhow::ensure!(!path.exists(), "{} exists already: name another file", path.display());
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PartialFile { path: PathBuf::from(partial) };
-    let open = OpenOptions::new().write(true).create(true).truncate(true).open(&partial.path);
-    let file = open.with_context(|| format!("making {}", partial.path.display()))?;
-    restore_to(context, repository, backup, Box::new(FileSink(file))).await?;
-    let renamed = rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        &partial.path,
-        rustix::fs::CWD,
-        path,
-        rustix::fs::RenameFlags::NOREPLACE,
-    );
-    renamed.with_context(|| format!("naming {}", path.display()))
-}
-
-/// A file that is removed unless it has got another name by then.
-struct PartialFile {
-    path: PathBuf,
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.path));
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        let file = OpenOptions::new().write(true).open(path).with_context(|| format!("opening {}", path.display()))?;
+        return restore_to(context, repository, backup, Box::new(FileSink(file, SyncAtEnd::No))).await;
     }
+    let exists = path.symlink_metadata().is_ok();
+    anyhow::ensure!(!exists, "{} exists already: name another file", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = File::open(folder).with_context(|| format!("opening {}", folder.display()))?;
+    let unnamed = openat(&folder, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
+    let file = File::from(unnamed.with_context(|| format!("making a file beside {}", path.display()))?);
+    let copy = file.try_clone().context("keeping the file open")?;
+    restore_to(context, repository, backup, Box::new(FileSink(copy, SyncAtEnd::Yes))).await?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let named = linkat(CWD, unnamed.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW);
+    named
+        .map_err(std::io::Error::from)
+        .and_then(|()| folder.sync_all())
+        .with_context(|| format!("naming {}", path.display()))
 }
 
-struct FileSink(File);
+/// Whether a file is to be on the disk at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SyncAtEnd {
+    Yes,
+    No,
+}
+
+struct FileSink(File, SyncAtEnd);
 
 impl Write for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -170,7 +173,10 @@ impl Write for FileSink {
 
 impl StreamSink for FileSink {
     fn finish(self: Box<Self>) -> anyhow::Result<()> {
-        self.0.sync_all().context("syncing the stream's file")
+        match self.1 {
+            SyncAtEnd::Yes => self.0.sync_all().context("syncing the stream's file"),
+            SyncAtEnd::No => Ok(()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::records::manifest::Manifest;
-use crate::repository::catalog::{Published, find_manifest, read_manifest};
+use crate::repository::catalog::{Published, check_not_forgotten, find_manifest, read_manifest};
 use crate::send_stream::StreamDigest;
 use crate::size::ByteSize;
 
@@ -22,6 +22,7 @@ pub(crate) struct ShowArguments {
 pub(crate) async fn cmd_show(context: &Context, arguments: &ShowArguments) -> anyhow::Result<()> {
     let repository = context.repository().await?;
     let id = find_manifest(&repository, &arguments.id).await?;
+    check_not_forgotten(&repository, id).await?;
     let backup = read_manifest(&repository, id).await?;
     if arguments.json { output::json(&as_json(&backup)) } else { output::text(&as_text(&backup)) }
 }
@@ -97,7 +98,7 @@ fn as_text(backup: &Published) -> String {
     lines.extend([
         ("stream", format!("{} ({} bytes), {version}", size(manifest.stream.bytes), manifest.stream.bytes)),
         ("stream digest", format!("{} {}", manifest.stream.digest_algorithm, stream_digest(manifest))),
-        ("chunks", format!("{}, of them new {}", totals.chunks, totals.new_chunks)),
+        ("chunks", format!("{}; {} new ones were stored, tree nodes among them", totals.chunks, totals.new_chunks)),
         ("new", size(totals.new_bytes)),
         ("stored", format!("{} in {} packs", size(backup.stored_bytes), totals.packs)),
         ("written by", manifest.tool.clone()),

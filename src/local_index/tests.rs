@@ -1,3 +1,5 @@
+//! Tests of the local index.
+
 mod crash;
 mod model;
 

@@ -45,8 +45,10 @@ pub struct ChunkerConfig {
     /// Its gear table.
     pub gear: String,
     /// Its parameters.
+    ///
+    /// None where they are of another algorithm: how chunks were cut does not matter to a reader.
     #[serde(flatten)]
-    pub parameters: ChunkerParameters,
+    pub parameters: Option<ChunkerParameters>,
 }
 
 impl RepositoryConfig {
@@ -62,7 +64,7 @@ impl RepositoryConfig {
             chunker: ChunkerConfig {
                 algorithm: CHUNKER_ALGORITHM.to_owned(),
                 gear: CHUNKER_GEAR.to_owned(),
-                parameters,
+                parameters: Some(parameters),
             },
             hash: CHUNK_HASH.to_owned(),
             tool: TOOL.to_owned(),
@@ -80,7 +82,16 @@ impl RepositoryConfig {
         check_features("write", &self.required_to_write)?;
         known("chunking algorithm", &self.chunker.algorithm, CHUNKER_ALGORITHM)?;
         known("gear table", &self.chunker.gear, CHUNKER_GEAR)?;
-        self.chunker.parameters.validate().map_err(|error| FormatError::invalid(error.to_string()))
+        self.writing_parameters().map(drop)
+    }
+
+    /// How chunks are to be cut.
+    pub fn writing_parameters(&self) -> Result<&ChunkerParameters, FormatError> {
+        let parameters = self.chunker.parameters.as_ref();
+        let parameters =
+            parameters.ok_or_else(|| FormatError::invalid("its chunker has parameters that are not known"))?;
+        parameters.validate().map_err(|error| FormatError::invalid(error.to_string()))?;
+        Ok(parameters)
     }
 }
 

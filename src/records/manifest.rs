@@ -80,6 +80,9 @@ pub enum BackupKind {
     Incremental,
     /// Bytes that are not taken apart.
     Opaque,
+    /// Something a later program wrote.
+    #[serde(other)]
+    Unknown,
 }
 
 impl std::fmt::Display for BackupKind {
@@ -88,6 +91,7 @@ impl std::fmt::Display for BackupKind {
             Self::Full => "full",
             Self::Incremental => "incremental",
             Self::Opaque => "opaque",
+            Self::Unknown => "unknown",
         })
     }
 }

@@ -5,16 +5,17 @@ use std::collections::HashSet;
 use anyhow::Context;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
+use serde::Deserialize;
 
-use crate::id::{Digest, ManifestId, SessionId};
+use crate::id::{Digest, ManifestId, SessionId, Uuid};
 use crate::object::{FormatError, ObjectKind};
 use crate::records::config::check_features;
-use crate::records::manifest::{Manifest, Origin, Parent};
+use crate::records::manifest::{BackupKind, Manifest, Origin, Parent};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_outcome};
 use crate::repository::{Damage, Repository, StoredAs, layout};
-use crate::store::{ObjectInfo, StoreError, StoreErrorKind, list_all};
+use crate::store::{Key, ObjectInfo, StoreError, StoreErrorKind, list_all};
 
 /// No chain is longer; one that seems to be goes in a circle.
 const CHAIN_LIMIT: usize = 100_000;
@@ -80,14 +81,33 @@ impl Catalog {
         while let Some(published) = read.next().await {
             let published = published.and_then(|published| match published {
                 // The copy on this host does not help anybody else.
-                Some(backup) if !listed.contains(&backup.id()) => Err(missing(repository, backup.id())),
+                Some(backup) if !listed.contains(&backup.id()) => {
+                    Err(missing(repository, &layout::manifest_key(&backup.id())))
+                }
                 other => Ok(other),
             });
             catalog.add(published)?;
         }
         drop(read);
+        catalog.damaged.extend(catalog.lost_parents(repository, &forgotten, &listed));
         catalog.published.sort_by_key(|backup| (backup.manifest.created_at, backup.id()));
         Ok(catalog)
+    }
+
+    /// Backups that others were made against, and that do not count although nobody has forgotten them.
+    fn lost_parents(
+        &self,
+        repository: &Repository,
+        forgotten: &HashSet<ManifestId>,
+        listed: &HashSet<ManifestId>,
+    ) -> Vec<anyhow::Error> {
+        let published: HashSet<ManifestId> = self.published.iter().map(Published::id).collect();
+        let parents = self.published.iter().filter_map(|backup| backup.manifest.parent.as_ref());
+        let parents: HashSet<ManifestId> = parents.map(|parent| parent.manifest).collect();
+        // One that is listed and does not count has lost its end; one that is not listed has been reported.
+        let lost = parents.into_iter().filter(|id| !published.contains(id) && !forgotten.contains(id));
+        let lost = lost.filter(|id| listed.contains(id) && self.unfinished.contains(id));
+        lost.map(|id| missing(repository, &layout::session_end_key(&id.into()))).collect()
     }
 
     fn add(&mut self, published: anyhow::Result<Option<Published>>) -> anyhow::Result<()> {
@@ -116,6 +136,7 @@ impl Catalog {
             chain.push(last);
         }
         chain.reverse();
+        check_complete(&chain)?;
         Ok(chain)
     }
 
@@ -176,6 +197,25 @@ pub async fn find_manifest(repository: &Repository, prefix: &str) -> anyhow::Res
     }
 }
 
+/// What a program has to know to read a manifest.
+#[derive(Deserialize)]
+struct Needs {
+    required_to_read: Vec<String>,
+}
+
+/// Checks that a backup has not been forgotten.
+///
+/// # Errors
+///
+/// If it has, or the store fails.
+pub async fn check_not_forgotten(repository: &Repository, id: ManifestId) -> anyhow::Result<()> {
+    match repository.store().head(&layout::forgotten_key(&id)).await {
+        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => anyhow::bail!("backup {id} has been forgotten"),
+    }
+}
+
 /// Reads a backup's manifest past any cache, if the backup counts.
 ///
 /// # Errors
@@ -208,6 +248,27 @@ pub async fn read_chain(repository: &Repository, id: ManifestId) -> anyhow::Resu
     Ok(chain)
 }
 
+/// Checks that a chain needs nothing that is not in it.
+fn check_complete(chain: &[&Published]) -> anyhow::Result<()> {
+    let first = &chain[0].manifest;
+    anyhow::ensure!(
+        first.kind == BackupKind::Full,
+        "backup {} was made against a snapshot that is not in the repository",
+        first.id()
+    );
+    let mut present: HashSet<Uuid> = HashSet::new();
+    for backup in chain {
+        let manifest = &backup.manifest;
+        present.extend(manifest.parent.as_ref().map(|parent| parent.uuid));
+        let absent = manifest.requires.iter().find(|origin| !present.contains(&origin.uuid));
+        if let Some(absent) = absent {
+            anyhow::bail!("backup {} clones from {absent}, which is not in the repository", manifest.id());
+        }
+        present.extend(manifest.snapshot.as_ref().map(|snapshot| snapshot.uuid));
+    }
+    Ok(())
+}
+
 /// Checks that a backup is the one that its child was made against.
 fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Result<()> {
     anyhow::ensure!(position < CHAIN_LIMIT, "a chain of more than {CHAIN_LIMIT} backups is no chain");
@@ -215,9 +276,18 @@ fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Re
     Ok(())
 }
 
-fn missing(repository: &Repository, id: ManifestId) -> anyhow::Error {
-    let object = format!("{}/{}", repository.store().url(), layout::manifest_key(&id));
+fn missing(repository: &Repository, key: &Key) -> anyhow::Error {
+    let object = format!("{}/{key}", repository.store().url());
     Damage { object, reason: "it is not there".to_owned() }.into()
+}
+
+/// That a manifest needs features which this program does not know, if that is what is the matter with it.
+async fn unknown_features(repository: &Repository, key: &Key) -> Option<anyhow::Error> {
+    let no_check = |_: &Needs, _: &StoredAs| Ok(());
+    let read = repository.read_record(ObjectKind::Manifest, key, &RecordCache::none(), no_check).await;
+    let (needs, _) = read.ok()?;
+    let unknown = check_features("read", &needs.required_to_read).err()?;
+    Some(anyhow::Error::new(unknown).context(format!("reading {key}")))
 }
 
 async fn read_published(
@@ -236,8 +306,13 @@ async fn read_published(
         let error = || FormatError::invalid("it is not the manifest its session published");
         published.then_some(()).ok_or_else(error)
     };
-    let (manifest, stored) = repository.read_record(ObjectKind::Manifest, &key, cache, check).await?;
-    check_features("read", &manifest.required_to_read).map_err(|error| repository.fault(&key, &error))?;
-    let stored_bytes = manifest.totals.stored_bytes + stored.bytes + end_bytes;
+    let (manifest, stored) = match repository.read_record(ObjectKind::Manifest, &key, cache, check).await {
+        Ok(read) => read,
+        // It may be of a form that only the features it needs explain.
+        Err(error) => return Err(unknown_features(repository, &key).await.unwrap_or(error)),
+    };
+    check_features("read", &manifest.required_to_read).with_context(|| format!("reading {key}"))?;
+    let own_bytes = stored.bytes.saturating_add(end_bytes);
+    let stored_bytes = manifest.totals.stored_bytes.saturating_add(own_bytes);
     Ok(Some(Published { manifest, digest: stored.digest, stored_bytes }))
 }

@@ -2,17 +2,19 @@
 //!
 //! Step 2 of a backup in `docs/ordering.md`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::stream::{self, StreamExt};
 
 use crate::id::{ChunkId, PackId, SegmentId, SessionId};
 use crate::index::{SEGMENT_LIMIT_BYTES, Segment};
-use crate::local_index::{Access, Entry, IndexedPack, IndexedSegment, LocalIndex, Location, NewSegment, Place};
+use crate::local_index::{
+    Access, Entry, IndexedPack, IndexedSegment, LocalIndex, LocalIndexError, Location, NewSegment, Place,
+};
 use crate::monitor::Monitor;
-use crate::pack::format::PackClass;
+use crate::pack::format::{PackClass, PackFooter};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
@@ -22,6 +24,8 @@ use crate::tree::node::Hint;
 
 /// Segments are read so many at once; each may take some megabytes.
 const SEGMENTS_AT_ONCE: usize = 4;
+/// Each segment is a file of its own until it is merged with others.
+const SEGMENTS_BETWEEN_MERGES: usize = 32;
 
 /// The chunks of a repository, as they were when it was listed.
 #[derive(Debug)]
@@ -29,18 +33,18 @@ pub struct ChunkIndex {
     local: LocalIndex,
     /// A look-up has met a damaged place.
     damaged: bool,
+    missing: HashSet<PackId>,
 }
 
 impl ChunkIndex {
     /// Brings the local index in `directory` up to date with the repository.
     ///
-    /// What prune announces is listed before packs and segments, as the protocol demands. Packs that are not listed, or
-    /// not with the size the index knows, do not count; neither do segments that are damaged, or whose session's end is.
-    /// The monitor is told of them.
+    /// Sessions are listed first: what is stored by one that has ended by then is in every later listing. Packs that are
+    /// not listed, or not with the size the index knows, do not count. Damage of the local index is mended on the way.
     ///
     /// # Errors
     ///
-    /// If a prune is under way that this program does not understand, or if the store or the local disk fails.
+    /// If the store or the local disk fails. A damaged segment or end of a session is a problem, and does not count.
     pub async fn open(
         repository: &Repository,
         directory: &Path,
@@ -48,23 +52,41 @@ impl ChunkIndex {
         cache: &RecordCache,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<Self> {
-        let prune = repository.store().list_page(layout::PRUNE, None).await?;
-        ensure!(
-            prune.objects.is_empty(),
-            "a prune of {} is under way, of a kind this program does not know: use a newer btrfs_to_s3",
-            repository.store().url()
-        );
+        let counting = sessions_that_count(repository, cache, monitor).await?;
         let packs = list_packs(repository).await?;
         std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let (local, problems) = LocalIndex::open(directory, repository.id(), access)?;
         for problem in problems {
             tracing::info!(%problem, "a file of the local index is made again");
         }
-        let mut index = Self { local, damaged: false };
-        index.follow_segments(repository, cache, monitor).await?;
-        index.check_packs(repository, &packs, monitor)?;
-        index.local.maintain()?;
+        let mut index = Self { local, damaged: false, missing: HashSet::new() };
+        if let Err(error) = index.follow(repository, &counting, &packs, monitor).await {
+            if !error.downcast_ref::<LocalIndexError>().is_some_and(LocalIndexError::means_rebuild) {
+                return Err(error);
+            }
+            tracing::info!(error = %format!("{error:#}"), "damaged files of the local index are made again");
+            index.local.discard_damaged()?;
+            index.follow(repository, &counting, &packs, monitor).await?;
+        }
         Ok(index)
+    }
+
+    async fn follow(
+        &mut self,
+        repository: &Repository,
+        counting: &HashSet<SessionId>,
+        packs: &HashMap<(PackClass, PackId), u64>,
+        monitor: &dyn Monitor,
+    ) -> anyhow::Result<()> {
+        self.follow_segments(repository, counting, monitor).await?;
+        self.local.maintain()?;
+        self.check_packs(repository, packs, monitor)
+    }
+
+    /// Packs that the index names and that are missing, or have another size: what needs them is damaged.
+    #[must_use]
+    pub fn missing_packs(&self) -> &HashSet<PackId> {
+        &self.missing
     }
 
     /// Lets only those packs count that are listed as the index knows them.
@@ -74,19 +96,21 @@ impl ChunkIndex {
         listed: &HashMap<(PackClass, PackId), u64>,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<()> {
-        let mut missing = Vec::new();
+        let mut missing = BTreeSet::new();
         self.local.set_usable(|_, pack| {
             let usable = listed.get(&(pack.class, pack.id)) == Some(&pack.stored_bytes);
             if !usable {
-                missing.push(layout::pack_key(pack.class, &pack.id));
+                missing.insert((pack.class, pack.id));
             }
             usable
         })?;
-        if let Some(first) = missing.first() {
+        self.missing = missing.iter().map(|(_, pack)| *pack).collect();
+        if let Some((class, pack)) = missing.first() {
+            let first = layout::pack_key(*class, pack);
             let url = repository.store().url();
             monitor.problem(&format!(
                 "{} of the packs that the index names are missing or have another size, {url}/{first} among them: \
-                 backups that need them are damaged; what this run needs of them is stored again",
+                 backups that need them are damaged, and a backup stores again what it needs of them",
                 missing.len()
             ));
         }
@@ -97,24 +121,27 @@ impl ChunkIndex {
     async fn follow_segments(
         &mut self,
         repository: &Repository,
-        cache: &RecordCache,
+        counting: &HashSet<SessionId>,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<()> {
         let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
         let listed: HashSet<SegmentId> =
             listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect();
-        // Listed after the segments: a session that ends in between is seen as ended, with all of its segments.
-        let counting = sessions_that_count(repository, cache, monitor).await?;
         self.local.drop_segments(|segment| !listed.contains(&segment.id) || !counting.contains(&segment.session))?;
         let covered = self.local.segments();
         let missing: Vec<SegmentId> = listed.into_iter().filter(|id| !covered.contains(id)).collect();
         let mut segments = stream::iter(missing)
             .map(|id| async move { read_segment(repository, id).await.map(|segment| (id, segment)) })
             .buffer_unordered(SEGMENTS_AT_ONCE);
+        let mut added = 0;
         while let Some(read) = segments.next().await {
             match read {
                 Ok((id, segment)) if counting.contains(&segment.session) => {
                     self.local.add_segment(new_segment(id, &segment, false))?;
+                    added += 1;
+                    if added % SEGMENTS_BETWEEN_MERGES == 0 {
+                        self.local.maintain()?;
+                    }
                 }
                 Ok(_) => {}
                 // Without it, chunks are stored again, and backups stay as good as they are.
@@ -169,8 +196,16 @@ impl ChunkIndex {
     ///
     /// If the local disk fails.
     pub fn add_own(&mut self, id: SegmentId, segment: &Segment) -> anyhow::Result<()> {
-        self.local.add_segment(new_segment(id, segment, true))?;
-        Ok(self.local.maintain()?)
+        let added = self.local.add_segment(new_segment(id, segment, true)).and_then(|()| self.local.maintain());
+        match added {
+            // Without it, chunks may be stored twice; the next run makes it again.
+            Err(error) if error.means_rebuild() => {
+                tracing::debug!(%error, "the local index is made again by the next run");
+                self.damaged = true;
+                Ok(())
+            }
+            added => Ok(added?),
+        }
     }
 }
 
@@ -193,15 +228,14 @@ async fn sessions_that_count(
     monitor: &dyn Monitor,
 ) -> anyhow::Result<HashSet<SessionId>> {
     let ended = list_sessions(repository).await?.ended;
-    let mut ends = stream::iter(ended)
-        .map(|session| async move { (session, read_outcome(repository, session, cache).await) })
-        .buffer_unordered(READS_AT_ONCE);
+    let read = |session| async move { (session, read_outcome(repository, session, cache).await) };
+    let mut ends = stream::iter(ended).map(read).buffer_unordered(READS_AT_ONCE);
     let mut counting = HashSet::new();
     while let Some((session, end)) = ends.next().await {
         match end {
             Ok(end) if end.outcome == Outcome::Void => {}
             Ok(_) => drop(counting.insert(session)),
-            // As with a damaged segment: what the session has stored is stored again.
+            // What it stored may count or not, so it does not: what is needed of it is stored again.
             Err(error) if error.downcast_ref::<Damage>().is_some() => monitor.problem(&format!("{error:#}")),
             Err(error) => return Err(error),
         }
@@ -213,6 +247,32 @@ async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<
     let key = layout::segment_key(&id);
     let bytes = repository.get(&key, SEGMENT_LIMIT_BYTES).await?;
     Segment::decode(repository.id(), id, &bytes).map_err(|error| repository.fault(&key, &error))
+}
+
+/// What the index says of a pack, whose own footer cannot be read.
+///
+/// # Errors
+///
+/// If the store fails. A damaged segment is passed over.
+pub async fn find_footer(
+    repository: &Repository,
+    class: PackClass,
+    pack: PackId,
+) -> anyhow::Result<Option<PackFooter>> {
+    for object in list_all(repository.store().as_ref(), layout::SEGMENTS).await? {
+        let Some(id) = layout::parse_segment_key(&object.key) else { continue };
+        match read_segment(repository, id).await {
+            Ok(segment) => {
+                let record = segment.packs.into_iter().find(|record| record.id == pack && record.footer.class == class);
+                if let Some(record) = record {
+                    return Ok(Some(record.footer));
+                }
+            }
+            Err(error) if error.downcast_ref::<Damage>().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn new_segment(id: SegmentId, segment: &Segment, usable: bool) -> NewSegment {

@@ -16,13 +16,21 @@ use crate::pack::writer::FinishedPack;
 use crate::records::manifest::Manifest;
 use crate::records::session::{Outcome, SessionEvent, SessionRecord, SessionStart};
 use crate::repository::cache::RecordCache;
-use crate::repository::{Repository, StoredAs, layout};
+use crate::repository::{Damage, Repository, StoredAs, layout};
 use crate::store::{Key, ObjectInfo, PutOutcome, StoreError, StoreErrorKind, Tier, list_all};
 
 /// Records are read so many at once.
 pub(crate) const READS_AT_ONCE: usize = 16;
 /// Data packs shorter than this go to the metadata's storage class, where an object costs no surcharge.
 const LEAST_DATA_TIER_BYTES: u64 = 1 << 20;
+
+/// It is not known whether a backup exists: the store did not answer any more when it was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("whether backup {session} exists is not known: `btrfs_to_s3 list` tells when the store answers again")]
+pub struct Unsettled {
+    /// The session of the backup.
+    pub session: SessionId,
+}
 
 /// A session that is open.
 #[derive(Debug)]
@@ -134,20 +142,29 @@ impl WriteSession {
             manifest_digest: Some(digest),
             ..self.record(SessionEvent::End)
         };
-        match end_session(&self.repository, &end).await? {
+        let outcome = match end_session(&self.repository, &end).await {
+            Ok(outcome) => outcome,
+            // It may have landed all the same: trying to end it otherwise tells, if anything does.
+            Err(error) => match self.abandon().await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(error.context(Unsettled { session: self.id })),
+            },
+        };
+        match outcome {
             Outcome::Manifest => Ok(digest),
-            other => bail!("session {} has been ended with {other:?} by another run", self.id),
+            other => bail!("session {} has been ended with {other:?}, not with its manifest", self.id),
         }
     }
 
-    /// Gives the run up, so that what it has stored can be used by the next one at once.
+    /// Gives the run up, so that what it has stored can be used by the next one at once; says how the session ended,
+    /// which may have been otherwise before.
     ///
     /// # Errors
     ///
     /// If the store fails; the session then stays open until this host's next run ends it.
-    pub async fn abandon(&self) -> anyhow::Result<()> {
+    pub async fn abandon(&self) -> anyhow::Result<Outcome> {
         let end = SessionRecord { outcome: Some(Outcome::None), ..self.record(SessionEvent::End) };
-        end_session(&self.repository, &end).await.map(drop)
+        end_session(&self.repository, &end).await
     }
 
     async fn ended(&self) -> anyhow::Result<Option<Outcome>> {
@@ -267,7 +284,7 @@ pub async fn list_sessions(repository: &Repository) -> anyhow::Result<SessionLis
 ///
 /// # Errors
 ///
-/// If the store fails, or the start of an open session is damaged.
+/// If the store fails.
 pub async fn end_dead_sessions(
     repository: &Repository,
     host: &str,
@@ -292,10 +309,14 @@ async fn end_if_ours(
 ) -> anyhow::Result<bool> {
     let key = layout::session_start_key(&session);
     let check = |start: &SessionRecord, _: &StoredAs| check_session(start, session);
-    let record = repository.read_record(ObjectKind::Session, &key, cache, check).await;
-    // A session whose start is gone or damaged is nobody's; prune will void it.
-    let Ok((SessionRecord { start: Some(start), .. }, _)) = record else { return Ok(false) };
-    if start.host != host || start.machine != machine {
+    let record = match repository.read_record(ObjectKind::Session, &key, cache, check).await {
+        Ok((record, _)) => record,
+        // A session whose start is gone or damaged is nobody's; prune will void it.
+        Err(error) if error.downcast_ref::<Damage>().is_some() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let ours = |start: &SessionStart| start.host == host && start.machine == machine;
+    if !record.start.as_ref().is_some_and(ours) {
         return Ok(false);
     }
     let end = SessionRecord {

@@ -38,10 +38,12 @@ impl Window {
         self.entries.push(entry);
     }
 
-    fn is_full(&self, options: &RestoreOptions) -> bool {
-        self.bytes >= options.window_bytes
-            || self.frames.len() >= options.window_frames
-            || self.entries.len() >= WINDOW_ENTRIES
+    /// Whether the window is to end before this entry. A frame is not shared between two windows if that can be helped:
+    /// as these are fetched at once, it would be read twice.
+    fn ends_before(&self, entry: &Entry, options: &RestoreOptions) -> bool {
+        let full = self.bytes >= options.window_bytes || self.frames.len() >= options.window_frames;
+        let in_frame = entry.hint.is_some_and(|hint| self.frames.contains(&(hint.pack, hint.frame)));
+        (full && !in_frame) || self.entries.len() >= WINDOW_ENTRIES
     }
 }
 
@@ -53,8 +55,8 @@ pub(crate) async fn send_data(
     pieces: mpsc::Sender<Bytes>,
 ) -> anyhow::Result<()> {
     let Some(tree) = tree else { return Ok(()) };
-    let entries = Entries::new(locator, tree)?;
-    let windows = stream::unfold(Some(entries), |entries| next_window(entries, options));
+    let entries = Some((Entries::new(locator, tree)?, Window::default()));
+    let windows = stream::unfold(entries, |state| next_window(state, options));
     let fetched = windows.map(|window| async move {
         let window = window?;
         let frames = fetch_window(locator, &window, options).await?;
@@ -76,21 +78,27 @@ pub(crate) async fn send_data(
     Ok(())
 }
 
+/// What there is to go on with: the entries still to come, and the window that the last one of them has begun.
+type Ahead<'a> = (Entries<'a>, Window);
+
 async fn next_window<'a>(
-    entries: Option<Entries<'a>>,
+    ahead: Option<Ahead<'a>>,
     options: &RestoreOptions,
-) -> Option<(anyhow::Result<Window>, Option<Entries<'a>>)> {
-    let mut entries = entries?;
-    let mut window = Window::default();
-    while !window.is_full(options) {
+) -> Option<(anyhow::Result<Window>, Option<Ahead<'a>>)> {
+    let (mut entries, mut window) = ahead?;
+    loop {
         match entries.next().await {
+            Ok(Some(entry)) if window.ends_before(&entry, options) => {
+                let mut next = Window::default();
+                next.push(entry);
+                return Some((Ok(window), Some((entries, next))));
+            }
             Ok(Some(entry)) => window.push(entry),
             Ok(None) if window.entries.is_empty() => return None,
             Ok(None) => return Some((Ok(window), None)),
             Err(error) => return Some((Err(error), None)),
         }
     }
-    Some((Ok(window), Some(entries)))
 }
 
 type Frames = HashMap<Hint, Arc<OpenFrame>>;
@@ -98,7 +106,7 @@ type Frames = HashMap<Hint, Arc<OpenFrame>>;
 /// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one.
 async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptions) -> anyhow::Result<Frames> {
     let mut frames = Frames::new();
-    let mut runs: Vec<(PackId, Range<u32>)> = Vec::new();
+    let mut runs: Vec<(PackId, Range<u64>)> = Vec::new();
     for (pack, frame) in window.frames.iter().copied() {
         let hint = Hint { pack, frame };
         if let Some(open) = locator.recent_frame(&hint) {
@@ -106,11 +114,11 @@ async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptio
             continue;
         }
         match runs.last_mut() {
-            Some((its_pack, run)) if *its_pack == pack && run.end == frame => run.end += 1,
-            _ => runs.push((pack, frame..frame + 1)),
+            Some((its_pack, run)) if *its_pack == pack && run.end == u64::from(frame) => run.end += 1,
+            _ => runs.push((pack, u64::from(frame)..u64::from(frame) + 1)),
         }
     }
-    let read = |(pack, run): (PackId, Range<u32>)| fetch_run(locator, pack, run);
+    let read = |(pack, run): (PackId, Range<u64>)| fetch_run(locator, pack, run);
     let mut reads = stream::iter(runs).map(read).buffer_unordered(options.requests_in_flight);
     while let Some(opened) = reads.next().await {
         frames.extend(opened?);
@@ -118,14 +126,18 @@ async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptio
     Ok(frames)
 }
 
-async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u32>) -> anyhow::Result<Vec<(Hint, Arc<OpenFrame>)>> {
+async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u64>) -> anyhow::Result<Vec<(Hint, Arc<OpenFrame>)>> {
     let read = async {
         let footer = locator.footer(PackClass::Data, pack).await?;
-        let numbers = run.start as usize..(run.end as usize).min(footer.frames.len());
+        let within = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).min(footer.frames.len());
+        let numbers = within(run.start)..within(run.end);
         if numbers.is_empty() { Ok(Vec::new()) } else { locator.frames(&footer, pack, numbers).await }
     };
     match read.await {
-        Ok(opened) => Ok(run.zip(opened).map(|(frame, open)| (Hint { pack, frame }, open)).collect()),
+        Ok(opened) => {
+            let numbers = run.map_while(|frame| u32::try_from(frame).ok());
+            Ok(numbers.zip(opened).map(|(frame, open)| (Hint { pack, frame }, open)).collect())
+        }
         Err(error) if error.downcast_ref::<Damage>().is_some() => {
             tracing::debug!(error = %format!("{error:#}"), "its frames are read one by one");
             Ok(Vec::new())
@@ -137,14 +149,10 @@ async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u32>) -> anyhow::
 /// The chunk of an entry, from the window's frames if they have it, else from wherever it is.
 async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) -> anyhow::Result<Bytes> {
     let Some(hint) = entry.hint else {
-        return locator.look_up(&entry.id, PackClass::Data, None, None).await;
+        return locator.look_up(&entry.id, PackClass::Data, None, locator.nowhere(&entry.id)).await;
     };
-    if let Some(bytes) = frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
-        return Ok(bytes);
-    }
-    match locator.frame(PackClass::Data, hint).await.map(|frame| frame.chunk(&entry.id)) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => locator.look_up(&entry.id, PackClass::Data, Some(hint), None).await,
-        Err(error) => locator.look_up(&entry.id, PackClass::Data, Some(hint), Some(error)).await,
+    match frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
+        Some(bytes) => Ok(bytes),
+        None => locator.chunk(&entry.id, PackClass::Data, hint).await,
     }
 }

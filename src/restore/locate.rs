@@ -12,17 +12,18 @@ use tokio::sync::OnceCell;
 use crate::id::{ChunkId, PackId};
 use crate::local_index::{Access, Location};
 use crate::monitor::{Counter, Monitor};
-use crate::pack::format::{PackClass, PackFooter};
+use crate::pack::format::{ChunkEntry, FrameEntry, PackClass, PackFooter};
 use crate::records::manifest::Manifest;
 use crate::repository::cache::RecordCache;
-use crate::repository::index::ChunkIndex;
+use crate::repository::index::{ChunkIndex, find_footer};
 use crate::repository::packs::{OpenFrame, read_frames, read_pack_footer};
+use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::restore::RestoreOptions;
 use crate::tree::node::Hint;
 
-/// Footers that are kept: some tens of kilobytes each.
-const FOOTERS_KEPT: usize = 512;
+/// Bytes of footers that are kept: some tens of kilobytes each.
+const FOOTERS_KEPT_BYTES: usize = 32 << 20;
 
 /// Where chunks are, and frames that have been read.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Locator {
             requests_in_flight: options.requests_in_flight,
             meta: HashMap::new(),
             unreadable_meta: None,
-            footers: Mutex::new(Recent::new(FOOTERS_KEPT)),
+            footers: Mutex::new(Recent::new(FOOTERS_KEPT_BYTES)),
             frames: Mutex::new(Recent::new(options.frame_cache_bytes)),
             index: OnceCell::new(),
         };
@@ -88,14 +89,23 @@ impl Locator {
 
     /// The plaintext of a metadata chunk.
     pub(crate) async fn meta_chunk(&self, id: &ChunkId) -> anyhow::Result<Bytes> {
-        let Some(hint) = self.meta.get(id).copied() else {
-            return self.look_up(id, PackClass::Meta, None, None).await;
-        };
-        match self.frame(PackClass::Meta, hint).await.map(|frame| frame.chunk(id)) {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => self.look_up(id, PackClass::Meta, Some(hint), None).await,
-            Err(error) => self.look_up(id, PackClass::Meta, Some(hint), Some(error)).await,
+        match self.meta.get(id) {
+            Some(hint) => self.chunk(id, PackClass::Meta, *hint).await,
+            None => self.look_up(id, PackClass::Meta, None, self.nowhere_meta(id)).await,
         }
+    }
+
+    /// The plaintext of a chunk that should be in a certain frame, or is somewhere else then.
+    pub(crate) async fn chunk(&self, id: &ChunkId, class: PackClass, hint: Hint) -> anyhow::Result<Bytes> {
+        let failure = match self.frame(class, hint).await.map(|frame| frame.chunk(id)) {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {
+                let reason = format!("chunk {id} in frame {} does not have the bytes its id says", hint.frame);
+                Damage { object: self.object(class, &hint.pack), reason }.into()
+            }
+            Err(error) => error,
+        };
+        self.look_up(id, class, Some(hint), failure).await
     }
 
     /// Reads one frame, unless it is at hand.
@@ -142,53 +152,70 @@ impl Locator {
         if let Some(footer) = recent {
             return Ok(footer);
         }
-        let footer = Arc::new(read_pack_footer(&self.repository, class, pack).await?);
+        let footer = Arc::new(self.read_footer(class, pack).await?);
+        let size = footer.chunks.len() * size_of::<ChunkEntry>() + footer.frames.len() * size_of::<FrameEntry>();
         let mut footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
-        footers.insert((class, pack), Arc::clone(&footer), 1);
+        footers.insert((class, pack), Arc::clone(&footer), size);
         Ok(footer)
+    }
+
+    /// Reads a footer from its pack, or what the index says of the pack if that is damaged.
+    async fn read_footer(&self, class: PackClass, pack: PackId) -> anyhow::Result<PackFooter> {
+        let damage = match read_pack_footer(&self.repository, class, pack).await {
+            Err(error) if error.downcast_ref::<Damage>().is_some() => error,
+            read => return read,
+        };
+        match find_footer(&self.repository, class, pack).await {
+            Ok(Some(footer)) => Ok(footer),
+            Ok(None) => Err(damage),
+            Err(error) => {
+                tracing::debug!(error = %format!("{error:#}"), "the index does not help");
+                Err(damage)
+            }
+        }
     }
 
     /// Looks a chunk up in the index, and tries all places but the one that has failed.
     ///
     /// # Errors
     ///
-    /// Where none has it: `first_error`, or what is wrong with the first place that should have it.
+    /// `failure`, where no place has it; or at once if that is no damage.
     pub(crate) async fn look_up(
         &self,
         id: &ChunkId,
         class: PackClass,
         failed: Option<Hint>,
-        first_error: Option<anyhow::Error>,
+        failure: anyhow::Error,
     ) -> anyhow::Result<Bytes> {
-        if let Some(error) = &first_error
-            && error.downcast_ref::<Damage>().is_none()
-        {
-            return Err(first_error.unwrap_or_else(|| self.nowhere(class, id)));
+        if failure.downcast_ref::<Damage>().is_none() {
+            return Err(failure);
         }
-        let index = self.index.get_or_try_init(|| ScratchIndex::make(self)).await?;
+        let index = match self.index.get_or_try_init(|| ScratchIndex::make(self)).await {
+            Ok(index) => index,
+            Err(error) => {
+                self.monitor.warn(&format!("other places of a chunk cannot be looked up: {error:#}"));
+                return Err(failure);
+            }
+        };
         let places = index.chunks.find_all(id)?;
-        let mut error = first_error.or_else(|| failed.map(|hint| self.not_in(class, hint, id)));
         let other = |place: &Location| place.class == class && failed != Some(hint_of(place));
         for place in places.iter().filter(|place| other(place)) {
             match self.frame(class, hint_of(place)).await.map(|frame| frame.chunk(id)) {
                 Ok(Some(bytes)) => return Ok(bytes),
-                Ok(None) => drop(error.get_or_insert_with(|| self.not_in(class, hint_of(place), id))),
-                Err(its_error) => drop(error.get_or_insert(its_error)),
+                Err(error) if error.downcast_ref::<Damage>().is_none() => return Err(error),
+                _ => {}
             }
         }
-        Err(error.unwrap_or_else(|| self.nowhere(class, id)))
+        Err(failure)
     }
 
-    fn not_in(&self, class: PackClass, hint: Hint, id: &ChunkId) -> anyhow::Error {
-        let reason = format!("chunk {id} in frame {} does not have the bytes its id says", hint.frame);
-        Damage { object: self.object(class, &hint.pack), reason }.into()
+    /// That a metadata chunk is in none of the backup's packs: one that cannot be read probably has it.
+    fn nowhere_meta(&self, id: &ChunkId) -> anyhow::Error {
+        let Some(Damage { object, reason }) = self.unreadable_meta.clone() else { return self.nowhere(id) };
+        Damage { object, reason: format!("{reason}; chunk {id} is in no other pack") }.into()
     }
 
-    /// That a chunk is in no pack. A metadata pack that cannot be read probably has it.
-    fn nowhere(&self, class: PackClass, id: &ChunkId) -> anyhow::Error {
-        if let Some(Damage { object, reason }) = self.unreadable_meta.clone().filter(|_| class == PackClass::Meta) {
-            return Damage { object, reason: format!("{reason}; chunk {id} is in no other pack") }.into();
-        }
+    pub(crate) fn nowhere(&self, id: &ChunkId) -> anyhow::Error {
         let object = self.repository.store().url().to_owned();
         Damage { object, reason: format!("chunk {id} is in none of the packs that should have it") }.into()
     }
@@ -206,34 +233,20 @@ fn hint_of(place: &Location) -> Hint {
 #[derive(Debug)]
 struct ScratchIndex {
     chunks: ChunkIndex,
-    directory: PathBuf,
+    _folder: ScratchFolder,
 }
 
 impl ScratchIndex {
     async fn make(locator: &Locator) -> anyhow::Result<Self> {
-        let directory = locator.scratch_directory.join(format!("restore-{}", crate::id::Salt::random()));
-        let access = Access::Exclusive;
-        let no_cache = RecordCache::none();
-        let opened = ChunkIndex::open(&locator.repository, &directory, access, &no_cache, locator.monitor.as_ref());
-        match opened.await.context("making an index, as a hint of the recipe does not hold") {
-            Ok(chunks) => Ok(Self { chunks, directory }),
-            Err(error) => {
-                drop(std::fs::remove_dir_all(&directory));
-                Err(error)
-            }
-        }
+        let folder = ScratchFolder::make(&locator.scratch_directory)?;
+        let (access, no_cache) = (Access::Exclusive, RecordCache::none());
+        let monitor = locator.monitor.as_ref();
+        let chunks = ChunkIndex::open(&locator.repository, folder.path(), access, &no_cache, monitor).await?;
+        Ok(Self { chunks, _folder: folder })
     }
 }
 
-impl Drop for ScratchIndex {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            tracing::warn!(path = %self.directory.display(), %error, "a temporary index cannot be removed");
-        }
-    }
-}
-
-/// The values used last, as many as their sizes allow.
+/// The values that came last, as many as their sizes allow.
 #[derive(Debug)]
 struct Recent<K, V> {
     limit: usize,

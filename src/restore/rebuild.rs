@@ -10,7 +10,7 @@ use crate::repository::Damage;
 use crate::restore::StreamSink;
 use crate::send_stream::{Rebuilder, StreamDigest, StreamHasher, Wanted};
 
-/// The stream is written in pieces of about this length. The last one is held back until the digest is known.
+/// The stream is written in pieces of at least this length.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// The parts of a stream, piece by piece.
@@ -20,48 +20,39 @@ pub(super) struct Parts {
     pub(super) data: mpsc::Receiver<Bytes>,
 }
 
-/// What has been put together and not written.
+/// What has become of the stream so far.
 struct Output<'a> {
     sink: Box<dyn StreamSink>,
-    pending: Vec<u8>,
     hasher: StreamHasher,
     length: u64,
     monitor: &'a dyn Monitor,
 }
 
 impl Output<'_> {
-    /// Appends bytes; writes what was there before when it is enough.
-    fn push(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        if self.pending.len() >= WRITE_BYTES {
-            self.write()?;
-        }
-        self.pending.extend_from_slice(bytes);
+    /// Writes bytes that are not the stream's last.
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.take_up(bytes);
+        self.sink.write_all(bytes).context("writing the stream")?;
+        self.monitor.add(Counter::StreamBytes, bytes.len() as u64);
         Ok(())
     }
 
-    fn write(&mut self) -> anyhow::Result<()> {
-        self.take_up();
-        self.sink.write_all(&self.pending).context("writing the stream")?;
-        self.monitor.add(Counter::StreamBytes, self.pending.len() as u64);
-        self.pending.clear();
-        Ok(())
+    fn take_up(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
     }
 
-    fn take_up(&mut self) {
-        self.hasher.update(&self.pending);
-        self.length += self.pending.len() as u64;
-    }
-
-    /// Writes the end of the stream if all of it is as recorded.
-    fn finish(mut self, stream: &StreamRecord) -> anyhow::Result<Box<dyn StreamSink>> {
-        self.take_up();
-        if self.length != stream.bytes || self.hasher.digest() != StreamDigest::from_bytes(stream.digest.into_array()) {
+    /// Writes the last bytes of the stream if all of it is as recorded.
+    fn finish(mut self, last: &[u8], stream: &StreamRecord) -> anyhow::Result<Box<dyn StreamSink>> {
+        self.take_up(last);
+        let digest = StreamDigest::from_bytes(stream.digest.into_array());
+        if self.length != stream.bytes || self.hasher.digest() != digest {
             let reason = "its stream does not have the length and digest recorded, although every chunk is right";
             return Err(Damage { object: "the manifest".to_owned(), reason: reason.to_owned() }.into());
         }
-        self.sink.write_all(&self.pending).context("writing the stream")?;
+        self.sink.write_all(last).context("writing the stream")?;
         self.sink.flush().context("writing the stream")?;
-        self.monitor.add(Counter::StreamBytes, self.pending.len() as u64);
+        self.monitor.add(Counter::StreamBytes, last.len() as u64);
         Ok(self.sink)
     }
 }
@@ -73,33 +64,38 @@ pub(super) fn rebuild_stream(
     stream: &StreamRecord,
     monitor: &dyn Monitor,
 ) -> anyhow::Result<Box<dyn StreamSink>> {
-    let pending = Vec::with_capacity(2 * WRITE_BYTES);
-    let mut output = Output { sink, pending, hasher: StreamHasher::new(), length: 0, monitor };
-    let Parts { commands, mut data } = parts;
-    match commands {
-        Some(commands) => rebuild_commands(commands, data, &mut output)?,
-        None => {
-            while let Some(piece) = data.blocking_recv() {
-                output.push(&piece)?;
-            }
-        }
+    let output = Output { sink, hasher: StreamHasher::new(), length: 0, monitor };
+    match parts.commands {
+        Some(commands) => rebuild_commands(commands, parts.data, output, stream),
+        None => copy_data(parts.data, output, stream),
     }
-    output.finish(stream)
+}
+
+/// An opaque stream is its data.
+fn copy_data(
+    mut data: mpsc::Receiver<Bytes>,
+    mut output: Output<'_>,
+    stream: &StreamRecord,
+) -> anyhow::Result<Box<dyn StreamSink>> {
+    let mut held_back = Bytes::new();
+    while let Some(piece) = data.blocking_recv() {
+        output.write(&held_back)?;
+        held_back = piece;
+    }
+    output.finish(&held_back, stream)
 }
 
 fn rebuild_commands(
     mut commands: mpsc::Receiver<Bytes>,
     mut data: mpsc::Receiver<Bytes>,
-    output: &mut Output<'_>,
-) -> anyhow::Result<()> {
+    mut output: Output<'_>,
+    stream: &StreamRecord,
+) -> anyhow::Result<Box<dyn StreamSink>> {
     let mut rebuilder = Rebuilder::new();
     let (mut command_piece, mut data_piece): (Bytes, Bytes);
     let (mut commands_left, mut data_left): (&[u8], &[u8]) = (&[], &[]);
     loop {
-        let wanted = rebuilder.feed(&mut commands_left, &mut data_left)?;
-        output.push(rebuilder.rebuilt())?;
-        rebuilder.clear_rebuilt();
-        match wanted {
+        match rebuilder.feed(&mut commands_left, &mut data_left)? {
             Wanted::Commands => {
                 let Some(piece) = commands.blocking_recv() else { break };
                 command_piece = piece;
@@ -111,10 +107,15 @@ fn rebuild_commands(
                 data_left = &data_piece;
             }
         }
+        // Only now, as what is there to go on with shows that this is not the stream's end yet.
+        if rebuilder.rebuilt().len() >= WRITE_BYTES {
+            output.write(rebuilder.rebuilt())?;
+            rebuilder.clear_rebuilt();
+        }
     }
     rebuilder.finish()?;
     if !data_left.is_empty() || data.blocking_recv().is_some() {
         bail!("there is more file data than the commands use");
     }
-    Ok(())
+    output.finish(rebuilder.rebuilt(), stream)
 }

@@ -1,3 +1,5 @@
+//! Tests of nodes, writer and walk.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

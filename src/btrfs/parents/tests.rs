@@ -1,3 +1,5 @@
+//! Tests of the choice of a parent.
+
 use std::path::PathBuf;
 
 use super::*;

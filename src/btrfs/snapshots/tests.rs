@@ -1,3 +1,5 @@
+//! Tests of names, retention and nested subvolumes.
+
 use proptest::prelude::*;
 
 use super::*;
