@@ -9,7 +9,7 @@ use btrfs_to_s3::object::{ObjectKind, encode_record};
 use btrfs_to_s3::records::config::RepositoryConfig;
 use btrfs_to_s3::records::session::{Outcome, SessionEvent, SessionRecord, SessionStart};
 use btrfs_to_s3::repository::cache::RecordCache;
-use btrfs_to_s3::repository::catalog::{Catalog, read_manifest};
+use btrfs_to_s3::repository::catalog::{Catalog, Published, read_manifest};
 use btrfs_to_s3::repository::session::{WriteSession, list_sessions, read_outcome};
 use btrfs_to_s3::repository::{Repository, layout};
 use btrfs_to_s3::store::recording::Operation;
@@ -244,7 +244,7 @@ async fn a_manifest_that_needs_an_unknown_feature_is_refused_by_name_and_does_no
     let error = format!("{:#}", read_manifest(&repository, manifest.id()).await.unwrap_err());
     assert!(error.contains("sparse-trees") && error.contains(&manifest.id().to_string()), "{error}");
     let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
-    assert_eq!(catalog.published.iter().map(|backup| backup.id()).collect::<Vec<_>>(), [made.id]);
+    assert_eq!(catalog.published.iter().map(Published::id).collect::<Vec<_>>(), [made.id]);
     assert!(matches!(catalog.damaged.as_slice(), [one] if one.to_string().contains("sparse-trees")));
     world.back_up(&Sample::random(2, 1000)).await;
 }

@@ -17,7 +17,7 @@ use btrfs_to_s3::monitor::{Counter, Monitor};
 use btrfs_to_s3::records::manifest::Parent;
 use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::cache::RecordCache;
-use btrfs_to_s3::repository::catalog::{Catalog, read_chain, read_manifest};
+use btrfs_to_s3::repository::catalog::{Catalog, Published, read_chain};
 use btrfs_to_s3::restore::{RestoreOptions, StreamSink, restore_stream};
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::{Key, ObjectStore, Store, Tier, list_all};
@@ -284,7 +284,7 @@ impl World {
 
     pub(crate) async fn published(&self) -> Vec<ManifestId> {
         let catalog = Catalog::load(&self.open().await, &RecordCache::none()).await.unwrap();
-        catalog.published.iter().map(btrfs_to_s3::repository::catalog::Published::id).collect()
+        catalog.published.iter().map(Published::id).collect()
     }
 
     pub(crate) async fn restore(&self, id: ManifestId) -> anyhow::Result<Vec<u8>> {
@@ -311,11 +311,6 @@ impl World {
         let monitor = Arc::clone(notes) as Arc<dyn Monitor>;
         let sink = restore_stream(repository, &backup.manifest, Box::new(sink.clone()), &options, &monitor).await?;
         sink.finish()
-    }
-
-    /// The last backup as the parent of another.
-    pub(crate) async fn as_parent(&self, id: ManifestId) -> Parent {
-        read_manifest(&self.open().await, id).await.unwrap().as_parent().unwrap()
     }
 }
 
