@@ -79,11 +79,13 @@ impl ReceiveTarget {
             name.push(".received");
             folder.join(name)
         });
-        // Before anything else is looked at, so that what a killed run has left never stands in the way.
-        let staging = Staging::open(&folder, name, &target)?;
-        for path in [Some(&target), kept.as_ref()].into_iter().flatten() {
-            require_absent(path)?;
+        let absent = || [Some(&target), kept.as_ref()].into_iter().flatten().try_for_each(|path| require_absent(path));
+        // A refusal changes nothing, unless a killed run has left something: that is removed whatever comes.
+        if !Staging::path(&folder, name).exists() {
+            absent()?;
         }
+        let staging = Staging::open(&folder, name, &target)?;
+        absent()?;
         Ok(Self { target, kept, options, staging, received: Vec::new(), pending: None })
     }
 
@@ -251,11 +253,16 @@ struct Staging {
 }
 
 impl Staging {
-    /// Makes the staging folder for the target `name` in `folder`, or takes over a dead run's and empties it.
-    fn open(folder: &Path, name: &OsStr, target: &Path) -> Result<Self, BtrfsError> {
+    /// Where the staging folder of a target is.
+    fn path(folder: &Path, name: &OsStr) -> PathBuf {
         let mut staging_name = OsString::from(".btrfs_to_s3-restore-");
         staging_name.push(name);
-        let path = folder.join(staging_name);
+        folder.join(staging_name)
+    }
+
+    /// Makes the staging folder for the target `name` in `folder`, or takes over a dead run's and empties it.
+    fn open(folder: &Path, name: &OsStr, target: &Path) -> Result<Self, BtrfsError> {
+        let path = Self::path(folder, name);
         let failed = |error: io::Error| BtrfsError::io("creating the folder", &path)(error);
         loop {
             match make_folder(&path) {
