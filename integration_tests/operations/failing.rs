@@ -8,18 +8,12 @@ use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::session::list_sessions;
 use btrfs_to_s3::store::faulty::{Fault, FaultyStore};
 use btrfs_to_s3::store::{Store, StoreErrorKind};
-use jiff::SignedDuration;
 
 use crate::interruption::abandoned_run;
 use crate::samples::{Sample, random_bytes};
-use crate::world::{Made, MemorySink, Notes, SteppingClock, World, assert_same_bytes, back_up};
+use crate::world::{Made, MemorySink, Notes, World, assert_same_bytes, back_up};
 
 type FaultAt = fn(u64) -> Fault;
-
-/// A run in whose middle beats are due: time passes quickly.
-fn hasty_clock() -> Arc<SteppingClock> {
-    SteppingClock::new(SignedDuration::from_hours(1))
-}
 
 fn faulty(world: &World, fault: Fault) -> Arc<FaultyStore> {
     Arc::new(FaultyStore::new(world.store()).with_fault(fault, StoreErrorKind::Transient))
@@ -63,10 +57,9 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let world = World::with_clock(hasty_clock());
-        world.init(world.store()).await.unwrap();
+        let world = World::new().await;
         let mut earlier = Vec::new();
-        for number in 1..4 {
+        for number in 1..5 {
             earlier.push(world.back_up(&Sample::random(number, 20_000)).await);
             earlier.push(world.back_up_from("two", &Sample::random(number + 10, 20_000)).await);
         }

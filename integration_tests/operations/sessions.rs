@@ -154,7 +154,7 @@ async fn a_session_that_is_ended_while_its_manifest_is_put_cannot_publish() {
     let stream = Sample::random(1, 100_000).stream();
     let notes = Arc::new(Notes::default());
     let error = back_up(&repository, &world.host("one"), stream, Expected::Anything, &notes).await.unwrap_err();
-    assert!(error.to_string().contains("by another run"), "{error:#}");
+    assert!(error.to_string().contains("has been ended with"), "{error:#}");
     assert_eq!(world.keys("manifests/").await.len(), 1);
     assert_eq!(world.published().await, []);
 }
@@ -172,6 +172,25 @@ async fn an_end_whose_answer_got_lost_is_read_back() {
     let notes = Arc::new(Notes::default());
     let made = back_up(&repository, &world.host("one"), sample.stream(), Expected::Anything, &notes).await.unwrap();
     world.assert_restorable(&[Made::new(&made, sample.stream())]).await;
+}
+
+/// Time stands still but while everything waits: then it passes at once.
+#[tokio::test(start_paused = true)]
+async fn a_long_run_says_that_it_is_alive_and_goes_on_when_that_fails() {
+    for lose_beats in [false, true] {
+        let world = World::new().await;
+        let script = move |operation, target: &str| {
+            let beat = operation == Operation::Put && target.contains("/beat-");
+            if beat && lose_beats { Act::LoseAnswer } else { Act::Answer }
+        };
+        let store = Arc::new(ScriptedStore::new(world.store(), script));
+        let repository = world.open_through(store as Store).await.unwrap();
+        let sample = Sample::random(1, 1_300_000);
+        let notes = Arc::new(Notes::default());
+        let made = back_up(&repository, &world.host("one"), sample.stream(), Expected::Anything, &notes).await.unwrap();
+        assert!(world.keys("sessions/").await.iter().any(|key| key.as_str().contains("/beat-")));
+        world.assert_restorable(&[Made::new(&made, sample.stream())]).await;
+    }
 }
 
 #[tokio::test]
@@ -245,7 +264,7 @@ async fn a_manifest_that_needs_an_unknown_feature_is_refused_by_name_and_does_no
     assert!(error.contains("sparse-trees") && error.contains(&manifest.id().to_string()), "{error}");
     let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
     assert_eq!(catalog.published.iter().map(Published::id).collect::<Vec<_>>(), [made.id]);
-    assert!(matches!(catalog.damaged.as_slice(), [one] if one.to_string().contains("sparse-trees")));
+    assert!(matches!(catalog.damaged.as_slice(), [one] if format!("{one:#}").contains("sparse-trees")));
     world.back_up(&Sample::random(2, 1000)).await;
 }
 

@@ -56,6 +56,13 @@ async fn a_stream_cut_short_publishes_no_manifest() {
 }
 
 #[tokio::test]
+async fn an_empty_stream_publishes_no_manifest() {
+    let world = World::new().await;
+    let error = refused(&world, MemorySource::new(Vec::new()), Expected::Anything).await;
+    assert!(error.contains("the stream is empty"), "{error}");
+}
+
+#[tokio::test]
 async fn a_captured_stream_cut_anywhere_publishes_no_manifest() {
     let world = World::new().await;
     let (_, stream) = captured_streams().into_iter().min_by_key(|(_, stream)| stream.len()).unwrap();
@@ -137,7 +144,7 @@ async fn a_parent_that_does_not_count_any_more_publishes_no_manifest() {
     let expected = Expected::Snapshot { subject: origin(2), parent: full.parent };
     let source = MemorySource::new(Sample::random(2, 1000).on(1).stream());
     let error = refused(&world, source, expected).await;
-    assert!(error.contains(&format!("the parent {} has been forgotten", full.id)), "{error}");
+    assert!(error.contains(&format!("{} has been forgotten", full.id)), "{error}");
 }
 
 #[tokio::test]
