@@ -152,7 +152,7 @@ impl WriteSession {
         };
         match outcome {
             Outcome::Manifest => Ok(digest),
-            other => bail!("session {} has been ended with {other:?}, not with its manifest", self.id),
+            other => bail!("session {} has been ended with {other:?} by another run", self.id),
         }
     }
 
