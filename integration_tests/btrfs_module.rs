@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use btrfs_to_s3::btrfs::BtrfsError;
 use btrfs_to_s3::btrfs::candidates::{Conflict, Fault, StreamFacts};
 use btrfs_to_s3::btrfs::command::{BtrfsCommand, SendOptions};
-use btrfs_to_s3::btrfs::parents::{ParentCandidate, ParentChoice, StreamIdentity, choose_parent, sent_identity};
+use btrfs_to_s3::btrfs::parents::{ParentCandidate, ParentChoice, choose_parent, sent_identity};
 use btrfs_to_s3::btrfs::receive_target::{ReceiveTarget, Restored, TargetOptions};
 use btrfs_to_s3::btrfs::snapshots::{self, Snapshot};
 use btrfs_to_s3::btrfs::subvolume::{list_subvolumes, subvolume_info, sync_file_system};
 use btrfs_to_s3::clock::{Clock, SystemClock};
-use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::id::{ManifestId, SnapshotVersion};
 use jiff::Timestamp;
 
 use self::support::btrfs_fixture::TestBtrfs;
@@ -170,7 +170,7 @@ fn edit(path: &Path) {
     set_read_only(path, true);
 }
 
-fn candidate(number: u8, identity: StreamIdentity) -> ParentCandidate {
+fn candidate(number: u8, identity: SnapshotVersion) -> ParentCandidate {
     let created_at = Timestamp::from_second(number.into()).unwrap();
     ParentCandidate { manifest: ManifestId::from_bytes([number; 16]), identity, created_at }
 }
@@ -345,9 +345,9 @@ fn a_stream_names_its_subvolumes_as_sent_identity_says() {
         let file = other.path().join("stream");
         fs::write(&file, &stream.bytes).unwrap();
         let dump = succeed(command("btrfs").args(["receive", "--dump", "-f"]).arg(&file)).text();
-        let StreamIdentity { uuid, ctransid } = stream.facts.identity;
+        let SnapshotVersion { uuid, ctransid } = stream.facts.identity;
         assert!(dump.contains(&format!("uuid={uuid} transid={ctransid}")), "{dump}");
-        if let Some(StreamIdentity { uuid, ctransid }) = stream.facts.parent {
+        if let Some(SnapshotVersion { uuid, ctransid }) = stream.facts.parent {
             assert!(dump.contains(&format!("parent_uuid={uuid} parent_transid={ctransid}")), "{dump}");
         }
     }

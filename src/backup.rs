@@ -19,11 +19,11 @@ use serde_bytes::{ByteArray, ByteBuf};
 use crate::backup::reading::{Part, StreamReading};
 use crate::backup::recipe::Recipe;
 use crate::backup::uploader::Uploader;
-use crate::id::{Digest, ManifestId};
+use crate::id::{Digest, ManifestId, SnapshotVersion};
 use crate::local_index::Access;
 use crate::monitor::{Counter, Monitor};
 use crate::records::TOOL;
-use crate::records::manifest::{BackupKind, Manifest, Origin, Parent, STREAM_DIGEST_XXH3, StreamRecord, Subject};
+use crate::records::manifest::{BackupKind, Manifest, Parent, STREAM_DIGEST_XXH3, StreamRecord, Subject};
 use crate::records::session::SessionStart;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published, check_not_forgotten, read_chain};
@@ -67,7 +67,7 @@ pub enum Expected {
     /// The send stream of this snapshot.
     Snapshot {
         /// What its SUBVOL or SNAPSHOT command has to name.
-        subject: Origin,
+        subject: SnapshotVersion,
         /// What it has to be made against.
         parent: Option<Parent>,
     },
@@ -260,9 +260,9 @@ impl BackupRun {
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
         check_stream(&facts, request, monitor.as_ref())?;
-        let (snapshot, origin) = check_expected(&facts, request)?;
-        let parent = match origin {
-            Some(origin) => find_parent(session.repository(), origin, request, cache, monitor.as_ref()).await?,
+        let (snapshot, version) = check_expected(&facts, request)?;
+        let parent = match version {
+            Some(version) => find_parent(session.repository(), version, request, cache, monitor.as_ref()).await?,
             None => None,
         };
         let roots = recipe.finish(&mut uploader).await?;
@@ -270,7 +270,7 @@ impl BackupRun {
         if let Some(parent) = &parent {
             check_chain(session.repository(), parent.manifest).await?;
         }
-        let kind = match (facts.opaque, origin) {
+        let kind = match (facts.opaque, version) {
             (true, _) => BackupKind::Opaque,
             (false, Some(_)) => BackupKind::Incremental,
             (false, None) => BackupKind::Full,
@@ -286,7 +286,7 @@ impl BackupRun {
             created_at: request.created_at,
             snapshot,
             parent,
-            requires: facts.clone_sources.iter().copied().map(Origin::from).collect(),
+            requires: facts.clone_sources.iter().copied().collect(),
             stream: StreamRecord {
                 version: match facts.kind {
                     StreamKind::Send { version } if !facts.opaque => Some(version),
@@ -368,20 +368,23 @@ fn check_stream(facts: &StreamFacts, request: &BackupRequest, monitor: &dyn Moni
 }
 
 /// Checks what the stream turned out to be; gives what the manifest says of it.
-fn check_expected(facts: &StreamFacts, request: &BackupRequest) -> anyhow::Result<(Option<Subject>, Option<Origin>)> {
+fn check_expected(
+    facts: &StreamFacts,
+    request: &BackupRequest,
+) -> anyhow::Result<(Option<Subject>, Option<SnapshotVersion>)> {
     let subject = facts.subject.as_ref();
-    let parent = facts.parent.map(Origin::from);
+    let parent = facts.parent;
     if let Expected::Snapshot { subject: expected, parent: expected_parent } = &request.expected {
         ensure!(!facts.more_subjects, "the stream holds more than one subvolume");
-        let found = subject.map(|subject| Origin::from(subject.version));
+        let found = subject.map(|subject| subject.version);
         ensure!(
             found == Some(*expected),
             "the stream is not that of the snapshot that was to be sent: it names {}, not {}",
-            found.map_or_else(|| "none".to_owned(), |origin| origin.to_string()),
+            found.map_or_else(|| "none".to_owned(), |version| version.to_string()),
             expected
         );
         let expected_parent =
-            expected_parent.as_ref().map(|parent| Origin { uuid: parent.uuid, ctransid: parent.ctransid });
+            expected_parent.as_ref().map(|parent| SnapshotVersion { uuid: parent.uuid, ctransid: parent.ctransid });
         ensure!(parent == expected_parent, "the stream was not made against the parent that was chosen");
     }
     let snapshot = subject.map(|subject| Subject {
@@ -395,7 +398,7 @@ fn check_expected(facts: &StreamFacts, request: &BackupRequest) -> anyhow::Resul
 /// The backup that an incremental stream was made against.
 async fn find_parent(
     repository: &Repository,
-    origin: Origin,
+    version: SnapshotVersion,
     request: &BackupRequest,
     cache: &RecordCache,
     monitor: &dyn Monitor,
@@ -407,12 +410,12 @@ async fn find_parent(
     for error in &catalog.damaged {
         monitor.problem(&format!("{error:#}"));
     }
-    let of_origin = |backup: &&Published| backup.manifest.origin() == Some(origin);
-    let whole = |backup: &&Published| of_origin(backup) && catalog.chain(backup).is_ok();
+    let of_version = |backup: &&Published| backup.manifest.version() == Some(version);
+    let whole = |backup: &&Published| of_version(backup) && catalog.chain(backup).is_ok();
     let parent = catalog.published.iter().rfind(whole);
     if parent.is_none() {
         monitor.warn(&format!(
-            "no backup of the parent {origin} that can be restored is in the repository: this one cannot be restored \
+            "no backup of the parent {version} that can be restored is in the repository: this one cannot be restored \
              without it"
         ));
     }

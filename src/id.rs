@@ -240,6 +240,23 @@ impl<'de> Deserialize<'de> for Uuid {
     }
 }
 
+/// A state of a subvolume: what a stream names its subject, its parent and its clone sources by.
+///
+/// The UUID alone would not do: a snapshot made writable, edited and made read-only again keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SnapshotVersion {
+    /// The subvolume's UUID, or, where it was itself received, the UUID it had at its origin.
+    pub uuid: Uuid,
+    /// The transaction that last changed it, counted by the file system that sends.
+    pub ctransid: u64,
+}
+
+impl fmt::Display for SnapshotVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at transaction {}", self.uuid, self.ctransid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,13 +15,13 @@ use anyhow::Context;
 use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream};
 use crate::btrfs::BtrfsError;
 use crate::btrfs::command::{BtrfsCommand, SendOptions};
-use crate::btrfs::parents::{ParentCandidate, ParentChoice, StreamIdentity, choose_parent, sent_identity};
+use crate::btrfs::parents::{ParentCandidate, ParentChoice, choose_parent, sent_identity};
 use crate::btrfs::snapshots::{self, Snapshot};
 use crate::btrfs::subvolume::{Subvolume, list_subvolumes, subvolume_info};
 use crate::config::SubvolumeConfig;
-use crate::id::{ManifestId, PackId, Uuid};
+use crate::id::{ManifestId, PackId, SnapshotVersion, Uuid};
 use crate::monitor::Monitor;
-use crate::records::manifest::{Origin, Parent};
+use crate::records::manifest::Parent;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published, read_chain};
 use crate::repository::session::Unsettled;
@@ -123,7 +123,7 @@ impl Job {
         let request = BackupRequest {
             subvolume: subvolume.name.clone(),
             created_at: snapshot.name.taken_at(),
-            expected: Expected::Snapshot { subject: origin(sent_identity(&snapshot.info)), parent },
+            expected: Expected::Snapshot { subject: sent_identity(&snapshot.info), parent },
             compressed_data: subvolume.compressed_data,
         };
         Ok((SendSource::stream(child), request))
@@ -186,7 +186,7 @@ impl Job {
             ParentChoice::Parent { snapshot, manifest } => {
                 let backup = catalog.published.iter().find(|backup| backup.id() == manifest);
                 let digest = backup.context("the candidates come from the catalog")?.digest;
-                let Origin { uuid, ctransid } = origin(sent_identity(&snapshot.info));
+                let SnapshotVersion { uuid, ctransid } = sent_identity(&snapshot.info);
                 Chosen::Parent { snapshot: Box::new(snapshot), link: Parent { manifest, digest, uuid, ctransid } }
             }
         })
@@ -250,16 +250,11 @@ pub fn take_snapshot(subvolume: &SubvolumeConfig, clock: &dyn crate::clock::Cloc
     Ok(snapshots::create(&subvolume.path, &subvolume.base_dir, &subvolume.name, clock)?)
 }
 
-fn origin(identity: StreamIdentity) -> Origin {
-    Origin { uuid: identity.uuid, ctransid: identity.ctransid }
-}
-
 /// Backups of a subvolume that another can be built on: those whose chain is whole.
 fn candidates(catalog: &Catalog, subvolume: &str) -> Vec<ParentCandidate> {
     let whole = |backup: &&Published| backup.manifest.subvolume == subvolume && catalog.chain(backup).is_ok();
     let candidate = |backup: &Published| {
-        let Origin { uuid, ctransid } = backup.manifest.origin()?;
-        let identity = StreamIdentity { uuid, ctransid };
+        let identity = backup.manifest.version()?;
         Some(ParentCandidate { manifest: backup.id(), identity, created_at: backup.manifest.created_at })
     };
     catalog.published.iter().filter(whole).filter_map(candidate).collect()

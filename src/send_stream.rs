@@ -30,7 +30,7 @@ pub use checksum::{StreamDigest, StreamHasher};
 pub use code::{ATTRIBUTES, AttributeCode, AttributeRow, COMMANDS, CommandCode, CommandRow, ValueKind};
 pub use command::{Command, CommandReader};
 pub use error::StreamError;
-pub use facts::{SnapshotVersion, StreamFacts, Subject};
+pub use facts::{StreamFacts, Subject};
 pub use rebuilder::{Rebuilder, Wanted};
 pub use splitter::{SplitOptions, Splitter};
 pub use writer::{StreamWriter, Value};

@@ -146,7 +146,7 @@ async fn a_manifest_says_what_the_stream_was() {
     for made in [&first, &second, &opaque] {
         let published = btrfs_to_s3::repository::catalog::read_manifest(&repository, made.id).await.unwrap();
         assert_eq!(published.manifest.stream.bytes, made.stream.len() as u64);
-        kinds.push((published.manifest.kind, published.manifest.origin(), published.manifest.parent));
+        kinds.push((published.manifest.kind, published.manifest.version(), published.manifest.parent));
     }
     assert_eq!(kinds[0], (BackupKind::Full, Some(full.subject), None));
     assert_eq!(kinds[1], (BackupKind::Incremental, Some(incremental.subject), first.parent));

@@ -1,7 +1,6 @@
 //! Streams to archive, made of a seed.
 
-use btrfs_to_s3::id::Uuid;
-use btrfs_to_s3::records::manifest::Origin;
+use btrfs_to_s3::id::{SnapshotVersion, Uuid};
 use btrfs_to_s3::send_stream::{AttributeCode, CommandCode, StreamWriter, Value};
 
 /// How much one command of version 1 writes, as the kernel does.
@@ -24,15 +23,15 @@ pub(crate) fn random_bytes(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A snapshot's identity.
-pub(crate) fn origin(number: u8) -> Origin {
-    Origin { uuid: Uuid::from_bytes([number; 16]), ctransid: 1000 + u64::from(number) }
+pub(crate) fn origin(number: u8) -> SnapshotVersion {
+    SnapshotVersion { uuid: Uuid::from_bytes([number; 16]), ctransid: 1000 + u64::from(number) }
 }
 
 /// A snapshot that a stream can be made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    pub(crate) subject: Origin,
-    pub(crate) parent: Option<Origin>,
+    pub(crate) subject: SnapshotVersion,
+    pub(crate) parent: Option<SnapshotVersion>,
     pub(crate) files: Vec<Vec<u8>>,
 }
 

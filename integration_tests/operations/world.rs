@@ -316,7 +316,7 @@ impl World {
 
 impl Made {
     pub(crate) fn new(summary: &BackupSummary, stream: Vec<u8>) -> Self {
-        let origin = summary.manifest.origin();
+        let origin = summary.manifest.version();
         let parent = origin.map(|origin| Parent {
             manifest: summary.id(),
             digest: summary.digest,

@@ -7,19 +7,18 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::parents::StreamIdentity;
 use super::subvolume::{Subvolume, SubvolumeInfo};
-use crate::id::Uuid;
+use crate::id::{SnapshotVersion, Uuid};
 
 /// What a stream says of itself and of what it builds on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamFacts {
     /// What the received subvolume will be a copy of.
-    pub identity: StreamIdentity,
+    pub identity: SnapshotVersion,
     /// What the stream is the difference to; `None` for a full one.
-    pub parent: Option<StreamIdentity>,
+    pub parent: Option<SnapshotVersion>,
     /// What else it shares extents with.
-    pub clone_sources: Vec<StreamIdentity>,
+    pub clone_sources: Vec<SnapshotVersion>,
 }
 
 /// Something on the target's file system, or missing there, with which `btrfs receive` would fail or go wrong.
@@ -83,7 +82,7 @@ impl fmt::Display for Fault {
 pub fn check_candidates(
     facts: &StreamFacts,
     subvolumes: &[Subvolume],
-    received: &[StreamIdentity],
+    received: &[SnapshotVersion],
 ) -> Result<(), Conflict> {
     check_identity(facts.identity, subvolumes)?;
     let needed = facts.parent.iter().chain(&facts.clone_sources);
@@ -101,7 +100,7 @@ pub fn check_candidates(
 /// # Errors
 ///
 /// [`Conflict::Unfit`].
-pub fn check_identity(identity: StreamIdentity, subvolumes: &[Subvolume]) -> Result<(), Conflict> {
+pub fn check_identity(identity: SnapshotVersion, subvolumes: &[Subvolume]) -> Result<(), Conflict> {
     let copies: Vec<_> = received_from(identity.uuid, subvolumes).collect();
     check_all(identity.uuid, &copies, |info| received_fault(info, identity.ctransid))
 }
@@ -110,7 +109,7 @@ fn received_from(uuid: Uuid, subvolumes: &[Subvolume]) -> impl Iterator<Item = &
     subvolumes.iter().filter(move |subvolume| subvolume.info.received_uuid == Some(uuid))
 }
 
-fn check_needed(needed: StreamIdentity, stransid: u64, subvolumes: &[Subvolume]) -> Result<(), Conflict> {
+fn check_needed(needed: SnapshotVersion, stransid: u64, subvolumes: &[Subvolume]) -> Result<(), Conflict> {
     let copies: Vec<_> = received_from(needed.uuid, subvolumes).collect();
     if !copies.is_empty() {
         return check_all(needed.uuid, &copies, |info| received_fault(info, stransid));
@@ -156,8 +155,8 @@ mod tests {
         Uuid::from_bytes([number; 16])
     }
 
-    fn identity(number: u8, ctransid: u64) -> StreamIdentity {
-        StreamIdentity { uuid: uuid(number), ctransid }
+    fn identity(number: u8, ctransid: u64) -> SnapshotVersion {
+        SnapshotVersion { uuid: uuid(number), ctransid }
     }
 
     fn original(number: u8, ctransid: u64) -> Subvolume {

@@ -5,26 +5,15 @@ use std::cmp::Reverse;
 use jiff::Timestamp;
 
 use super::subvolume::{Subvolume, SubvolumeInfo};
-use crate::id::{ManifestId, Uuid};
-
-/// How a stream names a state of a subvolume.
-///
-/// The UUID alone does not: a snapshot made writable, edited and made read-only again keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct StreamIdentity {
-    /// The UUID of the subvolume, or of what it was received from.
-    pub uuid: Uuid,
-    /// The transaction that last changed it, counted by the file system that sends.
-    pub ctransid: u64,
-}
+use crate::id::{ManifestId, SnapshotVersion};
 
 /// How a stream will name this subvolume, be it what is sent, its parent or a clone source.
 ///
 /// The kernel puts the received UUID in place of the UUID where there is one, but beside it always the local ctransid,
 /// not the one it was received with.
 #[must_use]
-pub fn sent_identity(info: &SubvolumeInfo) -> StreamIdentity {
-    StreamIdentity { uuid: info.received_uuid.unwrap_or(info.uuid), ctransid: info.ctransid }
+pub fn sent_identity(info: &SubvolumeInfo) -> SnapshotVersion {
+    SnapshotVersion { uuid: info.received_uuid.unwrap_or(info.uuid), ctransid: info.ctransid }
 }
 
 /// A backup whose chain is whole, so that another can be built on it.
@@ -33,7 +22,7 @@ pub struct ParentCandidate {
     /// The backup.
     pub manifest: ManifestId,
     /// What its stream says it is.
-    pub identity: StreamIdentity,
+    pub identity: SnapshotVersion,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -88,7 +77,7 @@ pub fn choose_parent(subvolumes: &[Subvolume], candidates: &[ParentCandidate]) -
 }
 
 /// The subvolume in the state that `identity` names; an error says why one that seems to be it is not fit.
-fn find_snapshot(identity: StreamIdentity, subvolumes: &[Subvolume]) -> Result<Option<&Subvolume>, String> {
+fn find_snapshot(identity: SnapshotVersion, subvolumes: &[Subvolume]) -> Result<Option<&Subvolume>, String> {
     let carries = |subvolume: &&Subvolume| sent_identity(&subvolume.info).uuid == identity.uuid;
     let (received, originals): (Vec<_>, Vec<_>) =
         subvolumes.iter().filter(carries).partition(|subvolume| subvolume.info.received_uuid.is_some());
@@ -106,14 +95,14 @@ fn find_snapshot(identity: StreamIdentity, subvolumes: &[Subvolume]) -> Result<O
     }
 }
 
-fn fit(identity: StreamIdentity, subvolume: &Subvolume) -> Result<&Subvolume, String> {
+fn fit(identity: SnapshotVersion, subvolume: &Subvolume) -> Result<&Subvolume, String> {
     match unfit(identity, subvolume) {
         None => Ok(subvolume),
         Some(why) => Err(format!("{} {why}", subvolume.shown_path().display())),
     }
 }
 
-fn unfit(identity: StreamIdentity, subvolume: &Subvolume) -> Option<&'static str> {
+fn unfit(identity: SnapshotVersion, subvolume: &Subvolume) -> Option<&'static str> {
     let info = &subvolume.info;
     let received = info.received_uuid.is_some();
     let same_state = info.ctransid == identity.ctransid || received && info.stransid == identity.ctransid;

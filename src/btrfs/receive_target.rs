@@ -1,5 +1,6 @@
 //! Receives a chain of streams and makes its last subvolume the target of a restore, or leaves nothing.
 
+use crate::id::SnapshotVersion;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -14,7 +15,6 @@ use super::BtrfsError;
 use super::candidates::{StreamFacts, check_candidates, check_identity};
 use super::command::{BtrfsCommand, KillHandle, ReceiveChild};
 use super::ioctl;
-use super::parents::StreamIdentity;
 use super::subvolume;
 
 /// What the target of a restore is to be.
@@ -50,14 +50,14 @@ pub struct ReceiveTarget {
     kept: Option<PathBuf>,
     options: TargetOptions,
     staging: Staging,
-    received: Vec<(StreamIdentity, PathBuf)>,
+    received: Vec<(SnapshotVersion, PathBuf)>,
     pending: Option<Pending>,
 }
 
 /// A stream that is being received.
 #[derive(Debug)]
 struct Pending {
-    identity: StreamIdentity,
+    identity: SnapshotVersion,
     folder: PathBuf,
     child: KillHandle,
 }
@@ -227,10 +227,10 @@ fn only_entry(folder: &Path) -> Result<PathBuf, BtrfsError> {
 
 /// Checks that a received subvolume is a copy of what the stream was announced to hold, and marks it as received again
 /// with all of it on the disk.
-fn seal(path: &Path, identity: StreamIdentity) -> Result<(), BtrfsError> {
+fn seal(path: &Path, identity: SnapshotVersion) -> Result<(), BtrfsError> {
     let received = subvolume::open_subvolume(path)?;
     let info = subvolume::open_info(&received, path)?;
-    let copy_of = info.received_uuid.map(|uuid| StreamIdentity { uuid, ctransid: info.stransid });
+    let copy_of = info.received_uuid.map(|uuid| SnapshotVersion { uuid, ctransid: info.stransid });
     let wrong = |reason: &str| BtrfsError::Received { path: path.to_owned(), reason: reason.to_owned() };
     if copy_of != Some(identity) || !info.read_only {
         return Err(wrong("the stream holds another subvolume than was announced"));

@@ -1,5 +1,6 @@
 //! Restores a subvolume through `btrfs receive`: the whole chain, in order.
 
+use crate::id::SnapshotVersion;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,10 +9,9 @@ use anyhow::Context;
 
 use crate::btrfs::candidates::StreamFacts;
 use crate::btrfs::command::{BtrfsCommand, ReceiveChild};
-use crate::btrfs::parents::StreamIdentity;
 use crate::btrfs::receive_target::{ReceiveTarget, Restored, TargetOptions};
 use crate::monitor::Monitor;
-use crate::records::manifest::{BackupKind, Manifest, Origin};
+use crate::records::manifest::{BackupKind, Manifest};
 use crate::repository::Repository;
 use crate::repository::catalog::Published;
 use crate::restore::{RestoreOptions, StreamSink, restore_stream};
@@ -57,23 +57,19 @@ fn shown(path: &Path) -> std::path::Display<'_> {
 
 /// What a manifest says of its stream.
 fn stream_facts(manifest: &Manifest) -> anyhow::Result<StreamFacts> {
-    let identity = |origin: Origin| StreamIdentity { uuid: origin.uuid, ctransid: origin.ctransid };
-    let subject = manifest.origin().filter(|_| manifest.kind != BackupKind::Opaque);
+    let subject = manifest.version().filter(|_| manifest.kind != BackupKind::Opaque);
     let subject = subject.with_context(|| {
         format!("backup {} is not one of a subvolume: restore it with --stream FILE", manifest.id())
     })?;
-    let parent = manifest.parent.as_ref().map(|parent| Origin { uuid: parent.uuid, ctransid: parent.ctransid });
+    let parent =
+        manifest.parent.as_ref().map(|parent| SnapshotVersion { uuid: parent.uuid, ctransid: parent.ctransid });
     anyhow::ensure!(
         manifest.kind == BackupKind::Full || parent.is_some(),
         "backup {} was made against a snapshot that is not in the repository: restore its stream (--stream FILE) and \
          receive it where that snapshot is",
         manifest.id()
     );
-    Ok(StreamFacts {
-        identity: identity(subject),
-        parent: parent.map(identity),
-        clone_sources: manifest.requires.iter().copied().map(identity).collect(),
-    })
+    Ok(StreamFacts { identity: subject, parent, clone_sources: manifest.requires.clone() })
 }
 
 /// Writes a backup's stream to `btrfs receive`.

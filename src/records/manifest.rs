@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
-use crate::id::{Digest, ManifestId, PackId, SessionId, Uuid};
-use crate::send_stream::SnapshotVersion;
+use crate::id::{Digest, ManifestId, PackId, SessionId, SnapshotVersion, Uuid};
 use crate::tree::Tree;
 
 /// Digest algorithm of a stream: XXH3 with 128 bits, in its canonical big-endian form.
@@ -35,7 +34,7 @@ pub struct Manifest {
     /// What the stream was made against.
     pub parent: Option<Parent>,
     /// Other subvolumes the stream clones from.
-    pub requires: Vec<Origin>,
+    pub requires: Vec<SnapshotVersion>,
     /// The stream itself.
     pub stream: StreamRecord,
     /// The parts of the stream and what belongs to them.
@@ -59,8 +58,8 @@ impl Manifest {
 
     /// What identifies the snapshot that was sent.
     #[must_use]
-    pub fn origin(&self) -> Option<Origin> {
-        self.snapshot.as_ref().map(|subject| Origin { uuid: subject.uuid, ctransid: subject.ctransid })
+    pub fn version(&self) -> Option<SnapshotVersion> {
+        self.snapshot.as_ref().map(|subject| SnapshotVersion { uuid: subject.uuid, ctransid: subject.ctransid })
     }
 
     /// The tree of a kind, if the manifest has one.
@@ -118,27 +117,6 @@ pub struct Parent {
     pub uuid: Uuid,
     /// Its snapshot's ctransid, as in the stream.
     pub ctransid: u64,
-}
-
-/// A subvolume that a stream refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Origin {
-    /// Its UUID.
-    pub uuid: Uuid,
-    /// Its ctransid.
-    pub ctransid: u64,
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "subvolume {} at ctransid {}", self.uuid, self.ctransid)
-    }
-}
-
-impl From<SnapshotVersion> for Origin {
-    fn from(SnapshotVersion { uuid, ctransid }: SnapshotVersion) -> Self {
-        Self { uuid, ctransid }
-    }
 }
 
 /// What is known of the stream as a whole.

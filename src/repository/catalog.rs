@@ -7,10 +7,10 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::id::{Digest, ManifestId, SessionId, Uuid};
+use crate::id::{Digest, ManifestId, SessionId, SnapshotVersion, Uuid};
 use crate::object::{FormatError, ObjectKind};
 use crate::records::config::check_features;
-use crate::records::manifest::{BackupKind, Manifest, Origin, Parent};
+use crate::records::manifest::{BackupKind, Manifest, Parent};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_outcome};
@@ -35,7 +35,7 @@ impl Published {
     /// The backup as the parent of another, if it is one of a snapshot.
     #[must_use]
     pub fn as_parent(&self) -> Option<Parent> {
-        let Origin { uuid, ctransid } = self.manifest.origin()?;
+        let SnapshotVersion { uuid, ctransid } = self.manifest.version()?;
         Some(Parent { manifest: self.id(), digest: self.digest, uuid, ctransid })
     }
 
@@ -260,7 +260,7 @@ fn check_complete(chain: &[&Published]) -> anyhow::Result<()> {
     for backup in chain {
         let manifest = &backup.manifest;
         present.extend(manifest.parent.as_ref().map(|parent| parent.uuid));
-        let absent = manifest.requires.iter().find(|origin| !present.contains(&origin.uuid));
+        let absent = manifest.requires.iter().find(|version| !present.contains(&version.uuid));
         if let Some(absent) = absent {
             anyhow::bail!("backup {} clones from {absent}, which is not in the repository", manifest.id());
         }

@@ -1,28 +1,12 @@
 //! What a stream says of itself.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::{AttributeCode, Command, CommandCode, StreamDigest, StreamError, StreamKind};
-use crate::id::Uuid;
+use crate::id::SnapshotVersion;
 
 /// More clone sources than this are not recorded but refused.
 const MAX_CLONE_SOURCES: usize = 1 << 16;
-
-/// A state of a subvolume: what a stream names its subject, its parent and its clone sources by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SnapshotVersion {
-    /// The subvolume's UUID, or, where it was itself received, the UUID it had at its origin.
-    pub uuid: Uuid,
-    /// The transaction of its last change there.
-    pub ctransid: u64,
-}
-
-impl fmt::Display for SnapshotVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at transaction {}", self.uuid, self.ctransid)
-    }
-}
 
 /// The subvolume that a stream makes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! Tests of the choice of a parent.
 
+use crate::id::SnapshotVersion;
 use std::path::PathBuf;
 
 use super::*;
+use crate::id::Uuid;
 
 fn uuid(number: u8) -> Uuid {
     Uuid::from_bytes([number; 16])
@@ -39,7 +41,7 @@ fn received(number: u8, from: u8, stransid: u64) -> Subvolume {
 fn candidate(number: u8, ctransid: u64) -> ParentCandidate {
     ParentCandidate {
         manifest: ManifestId::from_bytes([number; 16]),
-        identity: StreamIdentity { uuid: uuid(number), ctransid },
+        identity: SnapshotVersion { uuid: uuid(number), ctransid },
         created_at: Timestamp::from_second(i64::from(number)).unwrap(),
     }
 }
@@ -125,9 +127,9 @@ fn two_that_were_received_from_the_same_snapshot_are_no_parents() {
 #[test]
 fn the_uuid_of_a_received_subvolume_itself_is_not_what_a_stream_says() {
     assert_none(&[received(7, 1, 10)], &[candidate(7, 1000)], "no snapshot any more");
-    let identity = StreamIdentity { uuid: uuid(1), ctransid: 1000 };
+    let identity = SnapshotVersion { uuid: uuid(1), ctransid: 1000 };
     assert_eq!(sent_identity(&received(7, 1, 10).info), identity);
-    assert_eq!(sent_identity(&snapshot(1, 10).info), StreamIdentity { uuid: uuid(1), ctransid: 10 });
+    assert_eq!(sent_identity(&snapshot(1, 10).info), SnapshotVersion { uuid: uuid(1), ctransid: 10 });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the splitter says of a stream.
 
 use super::*;
-use crate::id::Uuid;
+use crate::id::{SnapshotVersion, Uuid};
 
 fn starts(version: u32, commands: impl FnOnce(&mut StreamWriter<Vec<u8>>) -> io::Result<()>) -> Vec<u64> {
     split(&stream(version, commands)[..], SMALL).unwrap().file_starts
