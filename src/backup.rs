@@ -114,6 +114,8 @@ pub struct BackupSummary {
     pub manifest: Manifest,
     /// BLAKE3 of its object.
     pub digest: Digest,
+    /// Bytes of all objects that were stored.
+    pub stored_bytes: u64,
 }
 
 impl BackupSummary {
@@ -231,7 +233,10 @@ impl BackupRun {
             reading.wait_for_end().await;
         }
         let published = match archived {
-            Ok(manifest) => self.session.commit(&manifest).await.map(|digest| BackupSummary { manifest, digest }),
+            Ok(manifest) => self.session.commit(&manifest).await.map(|digest| {
+                let stored_bytes = self.session.stored_bytes();
+                BackupSummary { manifest, digest, stored_bytes }
+            }),
             Err(error) => Err(error),
         };
         if published.is_err() {

@@ -17,8 +17,15 @@ const NOT_SEALED: u8 = 0;
 /// Compression has to save at least one part in this many, or the plaintext is stored.
 const WORTHWHILE_PART: usize = 32;
 
+/// What a thread compresses with.
+struct ThreadCompressor {
+    level: i32,
+    zstd: zstd::bulk::Compressor<'static>,
+    output: Vec<u8>,
+}
+
 thread_local! {
-    static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<ThreadCompressor>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
@@ -29,36 +36,31 @@ thread_local! {
 /// If the plaintext is longer than [`FRAME_LIMIT_BYTES`], which no caller lets happen, or if zstd has no memory.
 #[must_use]
 pub fn encode_frame(plaintext: &[u8], level: i32) -> Vec<u8> {
-    let length = u32::try_from(plaintext.len()).expect("a frame's plaintext is below the limit");
-    let mut frame = vec![0; FRAME_HEADER_BYTES + zstd::zstd_safe::compress_bound(plaintext.len())];
-    let compressed =
-        with_compressor(level, |zstd| zstd.compress_to_buffer(plaintext, &mut frame[FRAME_HEADER_BYTES..]));
-    let (compression, body_length) = if compressed + plaintext.len() / WORTHWHILE_PART < plaintext.len() {
-        (ZSTD, compressed)
-    } else {
-        frame[FRAME_HEADER_BYTES..][..plaintext.len()].copy_from_slice(plaintext);
-        (PLAIN, plaintext.len())
-    };
-    frame.truncate(FRAME_HEADER_BYTES + body_length);
-    frame[..4].copy_from_slice(&[compression, NOT_SEALED, 0, 0]);
-    frame[4..8].copy_from_slice(&length.to_le_bytes());
-    let body_length = u32::try_from(body_length).expect("no longer than the plaintext");
-    frame[8..12].copy_from_slice(&body_length.to_le_bytes());
-    // The buffer is sized for the worst case; frames wait in queues, so the rest is given back.
-    frame.shrink_to_fit();
-    frame
+    with_compressed(plaintext, level, |compressed| {
+        let pays = compressed.len() + plaintext.len() / WORTHWHILE_PART < plaintext.len();
+        let (compression, body) = if pays { (ZSTD, compressed) } else { (PLAIN, plaintext) };
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame's plaintext is below the limit");
+        let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
+        frame.extend_from_slice(&[compression, NOT_SEALED, 0, 0]);
+        frame.extend_from_slice(&length(plaintext).to_le_bytes());
+        frame.extend_from_slice(&length(body).to_le_bytes());
+        frame.extend_from_slice(body);
+        frame
+    })
 }
 
-fn with_compressor(
-    level: i32,
-    run: impl FnOnce(&mut zstd::bulk::Compressor<'static>) -> std::io::Result<usize>,
-) -> usize {
+/// Compresses into a buffer that each thread keeps, so that it is neither allocated nor cleared each time.
+fn with_compressed<R>(plaintext: &[u8], level: i32, run: impl FnOnce(&[u8]) -> R) -> R {
     COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(its_level, _)| *its_level != level) {
-            *slot = Some((level, zstd::bulk::Compressor::new(level).expect("zstd has memory for a context")));
+        if slot.as_ref().is_none_or(|compressor| compressor.level != level) {
+            let zstd = zstd::bulk::Compressor::new(level).expect("zstd has memory for a context");
+            *slot = Some(ThreadCompressor { level, zstd, output: Vec::new() });
         }
-        let (_, compressor) = slot.as_mut().expect("just filled");
-        run(compressor).expect("the buffer has the size zstd asks for")
+        let ThreadCompressor { zstd, output, .. } = slot.as_mut().expect("just filled");
+        output.clear();
+        output.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
+        zstd.compress_to_buffer(plaintext, output).expect("the buffer has the size zstd asks for");
+        run(output)
     })
 }
 

@@ -290,7 +290,7 @@ impl<'a> Uploader<'a> {
 }
 
 fn new_pack(session: &WriteSession, class: PackClass, options: &BackupOptions) -> PackWriter {
-    // A pack that is never filled should not have cost the memory.
-    let capacity = options.pack_target_bytes.min(1 << 20);
+    // With room for the last frame and the footer; what is not written to costs no memory.
+    let capacity = options.pack_target_bytes + (2 << 20);
     PackWriter::new(session.repository().id(), session.id(), class, capacity)
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Stream, StreamSource};
 use crate::btrfs::command::BtrfsCommand;
+use crate::btrfs::subvolume::require_root;
 use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
 use crate::cli::output;
@@ -47,6 +48,7 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         return backup_stdin(context, name, arguments.opaque).await;
     }
     let subvolumes = selected(context, &arguments.subvolume)?;
+    require_root("backing up a subvolume")?;
     // Two runs at once would send the same things twice. A dry run changes nothing and waits for nobody.
     let lock = || HostLock::acquire(&context.config.lock_path, context.clock.as_ref());
     let _lock = if arguments.dry_run { None } else { Some(lock()?) };
@@ -189,6 +191,6 @@ fn summary_line(summary: &BackupSummary) -> String {
         summary.id(),
         size(manifest.stream.bytes),
         size(manifest.totals.new_bytes),
-        size(manifest.totals.stored_bytes)
+        size(summary.stored_bytes)
     )
 }

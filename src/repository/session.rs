@@ -142,16 +142,19 @@ impl WriteSession {
             manifest_digest: Some(digest),
             ..self.record(SessionEvent::End)
         };
-        let outcome = match end_session(&self.repository, &end).await {
-            Ok(outcome) => outcome,
+        let end = match end_session(&self.repository, &end).await {
+            Ok(end) => end,
             // It may have landed all the same: trying to end it otherwise tells, if anything does.
             Err(error) => match self.abandon().await {
-                Ok(outcome) => outcome,
+                Ok(end) => end,
                 Err(_) => return Err(error.context(Unsettled { session: self.id })),
             },
         };
-        match outcome {
-            Outcome::Manifest => Ok(digest),
+        match end.outcome {
+            Outcome::Manifest => {
+                self.stored_bytes.fetch_add(end.bytes, Ordering::Relaxed);
+                Ok(digest)
+            }
             other => bail!("session {} has been ended with {other:?} by another run", self.id),
         }
     }
@@ -162,7 +165,7 @@ impl WriteSession {
     /// # Errors
     ///
     /// If the store fails; the session then stays open until this host's next run ends it.
-    pub async fn abandon(&self) -> anyhow::Result<Outcome> {
+    pub async fn abandon(&self) -> anyhow::Result<SessionEnd> {
         let end = SessionRecord { outcome: Some(Outcome::None), ..self.record(SessionEvent::End) };
         end_session(&self.repository, &end).await
     }
@@ -203,16 +206,18 @@ impl WriteSession {
 }
 
 /// Puts a session's end if it has none; gives what its end says then, whoever wrote it.
-async fn end_session(repository: &Repository, end: &SessionRecord) -> anyhow::Result<Outcome> {
+async fn end_session(repository: &Repository, end: &SessionRecord) -> anyhow::Result<SessionEnd> {
     let key = layout::session_end_key(&end.session);
     let bytes = Bytes::from(encode_record(ObjectKind::Session, repository.id(), end));
+    let length = bytes.len() as u64;
     let put = repository.store().put(&key, bytes, Tier::Metadata).await;
     if let Ok(PutOutcome::Stored) = put {
-        return Ok(end.outcome.unwrap_or(Outcome::None));
+        let outcome = end.outcome.unwrap_or(Outcome::None);
+        return Ok(SessionEnd { outcome, manifest_digest: end.manifest_digest, bytes: length });
     }
     // Ours may have landed although the answer was lost: what is there decides.
     match read_outcome(repository, end.session, &RecordCache::none()).await {
-        Ok(found) => Ok(found.outcome),
+        Ok(found) => Ok(found),
         Err(unreadable) => Err(put.err().map_or(unreadable, anyhow::Error::from)).context("ending the session"),
     }
 }
