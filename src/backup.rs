@@ -264,7 +264,9 @@ impl BackupRun {
         }
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
-        check_stream(&facts, request, monitor.as_ref())?;
+        if request.expected != Expected::Opaque {
+            warn_of_oddities(&facts, monitor.as_ref());
+        }
         let (snapshot, version) = check_expected(&facts, request)?;
         let parent = match version {
             Some(version) => find_parent(session.repository(), version, request, cache, monitor.as_ref()).await?,
@@ -350,14 +352,10 @@ async fn open_index(repository: &Repository, host: &Host, monitor: &dyn Monitor)
     ChunkIndex::open(repository, &host.index_directory, Access::Exclusive, &host.cache, monitor).await
 }
 
-/// Refuses a stream that is none, and says what is odd about one.
-fn check_stream(facts: &StreamFacts, request: &BackupRequest, monitor: &dyn Monitor) -> anyhow::Result<()> {
-    ensure!(
-        facts.stream_bytes > 0 || request.expected == Expected::Opaque,
-        "the stream is empty, so its producer has probably failed: nothing is published (with --opaque it would be)"
-    );
-    if request.expected == Expected::Opaque {
-        return Ok(());
+/// Says what is odd about a stream that was not announced as mere bytes.
+fn warn_of_oddities(facts: &StreamFacts, monitor: &dyn Monitor) {
+    if facts.stream_bytes == 0 {
+        monitor.warn("the stream is empty: has its producer failed?");
     }
     if let StreamKind::UnknownVersion { version } = facts.kind {
         monitor.warn(&format!("version {version} of send streams is not known: the stream is kept as undivided bytes"));
@@ -369,7 +367,6 @@ fn check_stream(facts: &StreamFacts, request: &BackupRequest, monitor: &dyn Moni
         monitor
             .warn(&format!("{} commands of the stream are of a kind that is not known", facts.unknown_command_count));
     }
-    Ok(())
 }
 
 /// Checks what the stream turned out to be; gives what the manifest says of it.

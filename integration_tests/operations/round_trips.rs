@@ -43,9 +43,8 @@ async fn opaque_streams_of_any_length_come_back() {
     let world = World::new().await;
     let mut made = Vec::new();
     for length in [0, 1, 17, 4 << 20] {
-        made.push(made_of(&world, random_bytes(5, length), Expected::Opaque).await);
-        if length > 0 {
-            made.push(made_of(&world, random_bytes(5, length), Expected::Anything).await);
+        for expected in [Expected::Opaque, Expected::Anything] {
+            made.push(made_of(&world, random_bytes(5, length), expected).await);
         }
     }
     world.assert_restorable(&made).await;
