@@ -62,7 +62,7 @@ impl RestoreOptions {
         Self {
             window_bytes: 8 << 20,
             window_frames: 16,
-            windows_ahead: 3,
+            windows_ahead: 2,
             requests_in_flight: 8,
             frame_cache_bytes: 64 << 20,
             scratch_directory,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::id::PackId;
@@ -62,9 +62,32 @@ pub(crate) async fn send_data(
         let frames = fetch_window(locator, &window, options).await?;
         anyhow::Ok((window, frames))
     });
-    let mut fetched = std::pin::pin!(fetched.buffered(options.windows_ahead));
+    let fetched = fetched.buffered(options.windows_ahead);
+    // Two sides, so that fetching goes on while the other waits for its pieces to be taken.
+    let (window_sender, windows) = mpsc::channel(1);
+    tokio::try_join!(forward_windows(fetched, window_sender), send_pieces(locator, windows, pieces))?;
+    Ok(())
+}
+
+async fn forward_windows(
+    fetched: impl Stream<Item = anyhow::Result<(Window, Frames)>>,
+    sender: mpsc::Sender<(Window, Frames)>,
+) -> anyhow::Result<()> {
+    let mut fetched = std::pin::pin!(fetched);
     while let Some(window) = fetched.next().await {
-        let (window, frames) = window?;
+        if sender.send(window?).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn send_pieces(
+    locator: &Locator,
+    mut windows: mpsc::Receiver<(Window, Frames)>,
+    pieces: mpsc::Sender<Bytes>,
+) -> anyhow::Result<()> {
+    while let Some((window, frames)) = windows.recv().await {
         for entry in &window.entries {
             let chunk = chunk_of(locator, entry, &frames).await?;
             let piece = piece_of(entry, &chunk)?;
