@@ -1,40 +1,19 @@
 //! How fast data is cut and hashed, beside what else every byte goes through.
 
+mod support {
+    pub(crate) mod content;
+}
+
 use std::hint::black_box;
 
 use btrfs_to_s3::chunker::{ChunkerParameters, Cutter, DataChunker};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastcdc::v2020;
 
+use crate::support::content::{random_bytes, text_bytes};
+
 const DATA_BYTES: usize = 32 << 20;
 const AVERAGES: [u32; 3] = [64 << 10, 256 << 10, 1 << 20];
-
-/// Even pseudo-random bytes, by `xorshift64*`.
-fn random_bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let word = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
-    };
-    std::iter::repeat_with(word).flatten().take(length).collect()
-}
-
-/// Lines of words that are drawn from a vocabulary of 512, the first of them most often.
-fn text_bytes(seed: u64, length: usize) -> Vec<u8> {
-    let vocabulary: Vec<Vec<u8>> = random_bytes(seed + 1, 512 * 8)
-        .chunks_exact(8)
-        .map(|word| word[..2 + usize::from(word[0] % 7)].iter().map(|byte| b'a' + byte % 26).collect())
-        .collect();
-    let choices = random_bytes(seed, length);
-    let words = choices.chunks_exact(2).enumerate().flat_map(|(position, choice)| {
-        let word = (usize::from(choice[0]) * usize::from(choice[1])) >> 7;
-        let separator = if position % 12 == 0 { b'\n' } else { b' ' };
-        vocabulary[word].iter().copied().chain([separator])
-    });
-    words.take(length).collect()
-}
 
 /// Random, text-like and zero stretches of 100 KB in turn.
 fn mixed_bytes(seed: u64, length: usize) -> Vec<u8> {
