@@ -7,6 +7,7 @@ mod reading;
 mod recipe;
 mod uploader;
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -220,19 +221,7 @@ impl BackupRun {
         request: &BackupRequest,
         options: &BackupOptions,
     ) -> anyhow::Result<BackupSummary> {
-        let parameters = *self.session.repository().config().writing_parameters()?;
-        let opaque = request.expected == Expected::Opaque;
-        let mut reading = StreamReading::start(stream.source, &parameters, opaque, options)?;
-        let beats = tokio::spawn(send_beats(Arc::clone(&self.session)));
-        let archived = self.archive(&mut reading, request, options).await;
-        beats.abort();
-        if archived.is_err()
-            && let Some(stop) = stream.stop
-        {
-            stop();
-            reading.wait_for_end().await;
-        }
-        let published = match archived {
+        let published = match self.read_and_archive(stream, request, options).await {
             Ok(manifest) => self.session.commit(&manifest).await.map(|digest| {
                 let stored_bytes = self.session.stored_bytes();
                 BackupSummary { manifest, digest, stored_bytes }
@@ -246,6 +235,30 @@ impl BackupRun {
             tracing::warn!(error = %format!("{error:#}"), "the local index cannot be mended");
         }
         published
+    }
+
+    /// Starts reading, and stops the producer if archiving fails.
+    async fn read_and_archive(
+        &mut self,
+        stream: Stream,
+        request: &BackupRequest,
+        options: &BackupOptions,
+    ) -> anyhow::Result<Manifest> {
+        let session = Arc::clone(&self.session);
+        let parameters = session.repository().config().writing_parameters()?;
+        let opaque = request.expected == Expected::Opaque;
+        let mut reading = StreamReading::start(stream.source, parameters, opaque, options)?;
+        let archived = tokio::select! {
+            archived = self.archive(&mut reading, request, options) => archived,
+            never = send_beats(&session) => match never {},
+        };
+        if archived.is_err()
+            && let Some(stop) = stream.stop
+        {
+            stop();
+            reading.wait_for_end().await;
+        }
+        archived
     }
 
     /// Everything before the manifest is published.
@@ -332,7 +345,7 @@ async fn store_part(part: &Part, recipe: &mut Recipe, uploader: &mut Uploader<'_
 
 /// Puts a sign of life now and then, so that a long run is not taken for a dead one. One that is not put is made up for
 /// by the next.
-async fn send_beats(session: Arc<WriteSession>) {
+async fn send_beats(session: &WriteSession) -> Infallible {
     loop {
         tokio::time::sleep(BEAT_EVERY).await;
         if let Err(error) = session.beat().await {
@@ -385,9 +398,10 @@ fn check_expected(
             found.map_or_else(|| "none".to_owned(), |version| version.to_string()),
             expected
         );
-        let expected_parent =
-            expected_parent.as_ref().map(|parent| SnapshotVersion { uuid: parent.uuid, ctransid: parent.ctransid });
-        ensure!(parent == expected_parent, "the stream was not made against the parent that was chosen");
+        ensure!(
+            parent == expected_parent.as_ref().map(Parent::version),
+            "the stream was not made against the parent that was chosen"
+        );
     }
     let snapshot = subject.map(|subject| Subject {
         uuid: subject.version.uuid,

@@ -35,12 +35,17 @@ impl Segment {
 
     /// Decodes the object of a segment, whose bytes must hash to `id`.
     pub fn decode(repository: RepositoryId, id: SegmentId, bytes: &[u8]) -> Result<Self, FormatError> {
-        if blake3::hash(bytes) != *id.as_bytes() {
-            return Err(FormatError::HashMismatch);
-        }
-        check_header(ObjectKind::Segment, repository, bytes)?;
-        decode_cbor(&decode_frame(&bytes[HEADER_BYTES..])?)
+        decode_cbor(&segment_body(repository, id, bytes)?)
     }
+}
+
+/// The CBOR of a segment's object, whose bytes must hash to `id`.
+pub fn segment_body(repository: RepositoryId, id: SegmentId, bytes: &[u8]) -> Result<Vec<u8>, FormatError> {
+    if blake3::hash(bytes) != *id.as_bytes() {
+        return Err(FormatError::HashMismatch);
+    }
+    check_header(ObjectKind::Segment, repository, bytes)?;
+    decode_frame(&bytes[HEADER_BYTES..])
 }
 
 #[cfg(test)]

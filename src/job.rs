@@ -200,7 +200,8 @@ impl Job {
     pub async fn describe(&self, subvolume: &SubvolumeConfig) -> anyhow::Result<String> {
         subvolume_info(&subvolume.path)?;
         self.warn_of_nested(subvolume)?;
-        let what = match self.choose(subvolume, None, &RecordCache::none()).await? {
+        let chosen = self.choose(subvolume, None, &RecordCache::none()).await?;
+        let what = match self.unless_damaged(chosen, &HashSet::new()).await? {
             Chosen::Parent { snapshot, link } => {
                 format!("send what has changed since {} (backup {})", snapshot.shown_path().display(), link.manifest)
             }

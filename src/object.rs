@@ -114,16 +114,21 @@ pub fn write_header(kind: ObjectKind, repository: RepositoryId, output: &mut Vec
     output.extend_from_slice(Salt::random().as_bytes());
 }
 
-/// Checks the header of an object; gives the repository it belongs to.
-pub fn read_header(kind: ObjectKind, bytes: &[u8]) -> Result<RepositoryId, FormatError> {
+/// The header of an object of ours, in a format this program knows.
+fn known_header(bytes: &[u8]) -> Result<&[u8; HEADER_BYTES], FormatError> {
     let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::CutShort)?;
     if &header[..4] != MAGIC {
         return Err(FormatError::NotA("an object of btrfs_to_s3"));
     }
-    let version = read_u32(&header[8..12]);
-    if version != FORMAT_VERSION {
-        return Err(FormatError::UnknownVersion(version));
+    match read_u32(&header[8..12]) {
+        FORMAT_VERSION => Ok(header),
+        version => Err(FormatError::UnknownVersion(version)),
     }
+}
+
+/// Checks the header of an object; gives the repository it belongs to.
+pub fn read_header(kind: ObjectKind, bytes: &[u8]) -> Result<RepositoryId, FormatError> {
+    let header = known_header(bytes)?;
     if &header[4..8] != kind.tag() {
         return Err(FormatError::invalid(format!("its kind is not {}", kind.tag().escape_ascii())));
     }
@@ -156,19 +161,19 @@ pub fn encode_record<T: Serialize>(kind: ObjectKind, repository: RepositoryId, v
 
 /// Decodes a record; gives the repository it belongs to as well.
 pub fn decode_record<T: DeserializeOwned>(kind: ObjectKind, bytes: &[u8]) -> Result<(RepositoryId, T), FormatError> {
+    let body = record_body(bytes)?;
+    Ok((read_header(kind, bytes)?, decode_cbor(body)?))
+}
+
+/// The CBOR of a whole record, of whatever kind.
+pub fn record_body(bytes: &[u8]) -> Result<&[u8], FormatError> {
     let (content, hash) = bytes.split_last_chunk::<HASH_BYTES>().ok_or(FormatError::CutShort)?;
-    if content.len() < HEADER_BYTES {
-        return Err(FormatError::CutShort);
-    }
     // A newer format may end otherwise, so its version is looked at before its hash.
-    let header = read_header(kind, content);
-    if let Err(FormatError::UnknownVersion(_) | FormatError::NotA(_)) = header {
-        return Err(header.expect_err("just matched"));
-    }
+    known_header(content)?;
     if blake3::hash(content).as_bytes() != hash {
         return Err(FormatError::HashMismatch);
     }
-    Ok((header?, decode_cbor(&content[HEADER_BYTES..])?))
+    Ok(&content[HEADER_BYTES..])
 }
 
 /// Reads four bytes as a number.

@@ -354,3 +354,20 @@ async fn the_damaged_end_of_a_session_is_told_and_does_not_stop_other_backups() 
         assert_eq!(world.restore(made.id()).await.unwrap(), sample.stream());
     }
 }
+
+#[tokio::test]
+async fn a_parent_whose_records_are_gone_is_reported_by_name() {
+    let world = World::new().await;
+    let full = world.back_up(&Sample::random(1, 1000)).await;
+    world.back_up(&Sample::random(2, 1000).on(1)).await;
+    let end = layout::session_end_key(&full.id.into());
+    for gone in [end.clone(), layout::manifest_key(&full.id)] {
+        world.memory.delete(&gone).await.unwrap();
+        let catalog = Catalog::load(&world.open().await, &RecordCache::none()).await.unwrap();
+        assert!(
+            matches!(catalog.damaged.as_slice(), [one] if one.to_string().contains(end.as_str())),
+            "{gone}: {:?}",
+            catalog.damaged
+        );
+    }
+}

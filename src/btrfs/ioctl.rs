@@ -1,6 +1,6 @@
 //! The calls into the kernel that have no safe wrapper elsewhere, as `linux/btrfs.h` lays them out.
 //!
-//! The only unsafe code of this package. All of it rests on [`Argument`]; everything above it is safe.
+//! The only unsafe code of the library. All of it rests on [`Argument`]; everything above it is safe.
 #![expect(unsafe_code, reason = "ioctls of Btrfs; no crate wraps them without needing a C compiler front end")]
 
 use std::ffi::OsStr;

@@ -1,6 +1,5 @@
 //! Receives a chain of streams and makes its last subvolume the target of a restore, or leaves nothing.
 
-use crate::id::SnapshotVersion;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -16,6 +15,7 @@ use super::candidates::{StreamFacts, check_candidates, check_identity};
 use super::command::{BtrfsCommand, KillHandle, ReceiveChild};
 use super::ioctl;
 use super::subvolume;
+use crate::id::SnapshotVersion;
 
 /// What the target of a restore is to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::cli::context::Context;
 use crate::cli::exit::UsageError;
 use crate::cli::output;
-use crate::codec::decode_frame;
 use crate::id::{ChunkId, PackId};
+use crate::index::{SEGMENT_LIMIT_BYTES, segment_body};
 use crate::local_index::{Access, Location};
 use crate::object::notation::cbor_as_text;
-use crate::object::{FormatError, HEADER_BYTES, ObjectKind, RECORD_LIMIT_BYTES, check_header};
-use crate::pack::format::{PACK_LIMIT_BYTES, PackClass};
+use crate::object::{FormatError, HEADER_BYTES, RECORD_LIMIT_BYTES, record_body};
+use crate::pack::format::PackClass;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::ChunkIndex;
 use crate::repository::packs::{read_frames, read_pack_footer};
@@ -58,28 +58,22 @@ async fn describe(repository: &Repository, key: &Key) -> anyhow::Result<String> 
     if let Some((class, id)) = layout::parse_pack_key(key) {
         return describe_pack(repository, class, id).await;
     }
-    let bytes = repository.get(key, RECORD_LIMIT_BYTES.max(crate::index::SEGMENT_LIMIT_BYTES)).await?;
+    let bytes = repository.get(key, RECORD_LIMIT_BYTES.max(SEGMENT_LIMIT_BYTES)).await?;
     let fault = |error: FormatError| repository.fault(key, &error);
-    let body = bytes.get(HEADER_BYTES..).ok_or_else(|| fault(FormatError::CutShort))?;
-    let content = if layout::parse_segment_key(key).is_some() {
-        check_header(ObjectKind::Segment, repository.id(), &bytes).map_err(fault)?;
-        decode_frame(body).map_err(fault)?
-    } else {
-        let length = body.len().checked_sub(32).ok_or_else(|| fault(FormatError::CutShort))?;
-        if blake3::hash(&bytes[..HEADER_BYTES + length]).as_bytes() != &body[length..] {
-            return Err(fault(FormatError::HashMismatch));
-        }
-        body[..length].to_vec()
+    let body = match layout::parse_segment_key(key) {
+        Some(id) => segment_body(repository.id(), id, &bytes),
+        None => record_body(&bytes).map(<[u8]>::to_vec),
     };
+    let body = body.map_err(fault)?;
     let mut text = format!("{}\n", bytes[..HEADER_BYTES].escape_ascii());
-    text.push_str(&cbor_as_text(&content).map_err(fault)?);
+    text.push_str(&cbor_as_text(&body).map_err(fault)?);
     text.push('\n');
     Ok(text)
 }
 
 async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<String> {
     let footer = read_pack_footer(repository, class, id).await?;
-    let mut text = format!("pack {id} of session {}, limit {PACK_LIMIT_BYTES} bytes\n", footer.session);
+    let mut text = format!("pack {id} of session {}\n", footer.session);
     for (number, frame) in footer.frames.iter().enumerate() {
         writeln!(text, "frame {number}: {:?}, bytes {}..{}", frame.kind, frame.range.start, frame.range.end)?;
         for chunk in &footer.chunks[frame.chunks.clone()] {

@@ -1,8 +1,7 @@
 //! Restores a subvolume through `btrfs receive`: the whole chain, in order.
 
-use crate::id::SnapshotVersion;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use crate::btrfs::candidates::StreamFacts;
 use crate::btrfs::command::{BtrfsCommand, ReceiveChild};
 use crate::btrfs::receive_target::{ReceiveTarget, Restored, TargetOptions};
 use crate::monitor::Monitor;
-use crate::records::manifest::{BackupKind, Manifest};
+use crate::records::manifest::{BackupKind, Manifest, Parent};
 use crate::repository::Repository;
 use crate::repository::catalog::Published;
 use crate::restore::{RestoreOptions, StreamSink, restore_stream};
@@ -43,16 +42,12 @@ pub async fn restore_subvolume(
     let mut receiving = ReceiveTarget::prepare(&target.path, target.options)?;
     receiving.check_chain(&facts)?;
     for (backup, facts) in chain.iter().zip(&facts) {
-        let what = || format!("receiving backup {} into {}", backup.id(), shown(&target.path));
+        let what = || format!("receiving backup {} into {}", backup.id(), target.path.display());
         let child = receiving.start(&target.btrfs, facts).with_context(what)?;
         let child = feed(repository, &backup.manifest, child, options, monitor).await?;
         receiving.accept(child).with_context(what)?;
     }
     Ok(receiving.publish()?)
-}
-
-fn shown(path: &Path) -> std::path::Display<'_> {
-    path.display()
 }
 
 /// What a manifest says of its stream.
@@ -61,8 +56,7 @@ fn stream_facts(manifest: &Manifest) -> anyhow::Result<StreamFacts> {
     let subject = subject.with_context(|| {
         format!("backup {} is not one of a subvolume: restore it with --stream FILE", manifest.id())
     })?;
-    let parent =
-        manifest.parent.as_ref().map(|parent| SnapshotVersion { uuid: parent.uuid, ctransid: parent.ctransid });
+    let parent = manifest.parent.as_ref().map(Parent::version);
     anyhow::ensure!(
         manifest.kind == BackupKind::Full || parent.is_some(),
         "backup {} was made against a snapshot that is not in the repository: restore its stream (--stream FILE) and \

@@ -59,7 +59,9 @@ impl Manifest {
     /// What identifies the snapshot that was sent.
     #[must_use]
     pub fn version(&self) -> Option<SnapshotVersion> {
-        self.snapshot.as_ref().map(|subject| SnapshotVersion { uuid: subject.uuid, ctransid: subject.ctransid })
+        self.snapshot
+            .as_ref()
+            .map(|Subject { uuid, ctransid, .. }| SnapshotVersion { uuid: *uuid, ctransid: *ctransid })
     }
 
     /// The tree of a kind, if the manifest has one.
@@ -117,6 +119,14 @@ pub struct Parent {
     pub uuid: Uuid,
     /// Its snapshot's ctransid, as in the stream.
     pub ctransid: u64,
+}
+
+impl Parent {
+    /// The state of a subvolume that the stream was made against.
+    #[must_use]
+    pub fn version(&self) -> SnapshotVersion {
+        SnapshotVersion { uuid: self.uuid, ctransid: self.ctransid }
+    }
 }
 
 /// What is known of the stream as a whole.

@@ -70,10 +70,11 @@ impl Catalog {
         let key_of = |object: &ObjectInfo| layout::parse_forgotten_key(&object.key);
         let forgotten: HashSet<ManifestId> = forgotten.iter().filter_map(key_of).collect();
         let open: HashSet<SessionId> = sessions.open.into_iter().collect();
+        let ended: HashSet<SessionId> = sessions.ended.into_iter().collect();
         let listed = manifests.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
         let listed: HashSet<ManifestId> = listed.collect();
         let unfinished = listed.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
-        let wanted = sessions.ended.into_iter().filter(|session| !forgotten.contains(&ManifestId::from(*session)));
+        let wanted = ended.iter().copied().filter(|session| !forgotten.contains(&ManifestId::from(*session)));
         let mut catalog = Self { unfinished, ..Self::default() };
         let mut read = stream::iter(wanted)
             .map(|session| async move { read_published(repository, session, cache).await })
@@ -89,24 +90,22 @@ impl Catalog {
             catalog.add(published)?;
         }
         drop(read);
-        catalog.damaged.extend(catalog.lost_parents(repository, &forgotten, &listed));
+        catalog.damaged.extend(catalog.lost_parents(repository, &forgotten, &ended));
         catalog.published.sort_by_key(|backup| (backup.manifest.created_at, backup.id()));
         Ok(catalog)
     }
 
-    /// Backups that others were made against, and that do not count although nobody has forgotten them.
+    /// Backups that others were made against, and whose end is gone although nobody has forgotten them. Those that have an
+    /// end and cannot be read have been reported.
     fn lost_parents(
         &self,
         repository: &Repository,
         forgotten: &HashSet<ManifestId>,
-        listed: &HashSet<ManifestId>,
+        ended: &HashSet<SessionId>,
     ) -> Vec<anyhow::Error> {
-        let published: HashSet<ManifestId> = self.published.iter().map(Published::id).collect();
         let parents = self.published.iter().filter_map(|backup| backup.manifest.parent.as_ref());
         let parents: HashSet<ManifestId> = parents.map(|parent| parent.manifest).collect();
-        // One that is listed and does not count has lost its end; one that is not listed has been reported.
-        let lost = parents.into_iter().filter(|id| !published.contains(id) && !forgotten.contains(id));
-        let lost = lost.filter(|id| listed.contains(id) && self.unfinished.contains(id));
+        let lost = parents.into_iter().filter(|id| !ended.contains(&SessionId::from(*id)) && !forgotten.contains(id));
         lost.map(|id| missing(repository, &layout::session_end_key(&id.into()))).collect()
     }
 

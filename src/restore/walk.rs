@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::object::FormatError;
 use crate::repository::Damage;
 use crate::restore::locate::Locator;
 use crate::tree::Tree;
@@ -17,18 +18,27 @@ pub(crate) struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     pub(crate) fn new(locator: &'a Locator, tree: &Tree) -> anyhow::Result<Self> {
-        Ok(Self { locator, walk: TreeWalk::new(tree)? })
+        let walk = TreeWalk::new(tree).map_err(|error| unfit("a tree of the manifest".to_owned(), &error))?;
+        Ok(Self { locator, walk })
     }
 
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Entry>> {
         loop {
-            match self.walk.step()? {
-                Step::NeedNode(id) => self.walk.provide(&self.locator.meta_chunk(&id).await?)?,
+            match self.walk.step().map_err(|error| unfit("a tree of the manifest".to_owned(), &error))? {
+                Step::NeedNode(id) => {
+                    let node = self.locator.meta_chunk(&id).await?;
+                    self.walk.provide(&node).map_err(|error| unfit(format!("tree node {id}"), &error))?;
+                }
                 Step::Entry(entry) => return Ok(Some(entry)),
                 Step::End => return Ok(None),
             }
         }
     }
+}
+
+/// What has the bytes it should have, and makes no sense all the same.
+fn unfit(object: String, error: &FormatError) -> anyhow::Error {
+    Damage { object, reason: error.to_string() }.into()
 }
 
 /// The piece of a chunk that an entry names.

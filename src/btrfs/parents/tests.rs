@@ -1,10 +1,9 @@
 //! Tests of the choice of a parent.
 
-use crate::id::SnapshotVersion;
 use std::path::PathBuf;
 
 use super::*;
-use crate::id::Uuid;
+use crate::id::{SnapshotVersion, Uuid};
 
 fn uuid(number: u8) -> Uuid {
     Uuid::from_bytes([number; 16])
