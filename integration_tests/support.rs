@@ -3,5 +3,6 @@
 pub(crate) mod btrfs_fixture;
 pub(crate) mod btrfs_shim;
 pub(crate) mod process;
+pub(crate) mod strace;
 pub(crate) mod tool;
 pub(crate) mod tree;

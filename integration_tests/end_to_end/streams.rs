@@ -67,7 +67,7 @@ fn tool_for_anybody() -> Tool {
 
 fn run_on_repository<const N: usize>(tool: &Tool, arguments: [&str; N], stdin: Stdio) -> Ended {
     let mut command = tool.bare_command();
-    command.args(["--repository", &tool.repository_url()]).args(arguments).stdin(stdin).output().unwrap().into()
+    command.args(["--repository", tool.repository_url()]).args(arguments).stdin(stdin).output().unwrap().into()
 }
 
 #[test]

@@ -29,9 +29,28 @@ pub(crate) struct Backup {
     pub(crate) stored_bytes: u64,
 }
 
+/// Where a repository is, and what the program has to be told besides its URL to reach it.
+struct Place {
+    url: String,
+    environment: Vec<(String, String)>,
+}
+
+impl Place {
+    /// The folder `repository` of a workspace.
+    fn local(workspace: &Path) -> Self {
+        Self { url: format!("file://{}", repository(workspace).display()), environment: Vec::new() }
+    }
+}
+
+/// Where a workspace has its repository, as long as that is a local one.
+fn repository(workspace: &Path) -> PathBuf {
+    workspace.join("repository")
+}
+
 /// A workspace: configuration, repository, state and home folder, all removed when dropped.
 pub(crate) struct Tool {
     folder: tempfile::TempDir,
+    place: Place,
     binary: PathBuf,
     user: Option<u32>,
 }
@@ -47,20 +66,22 @@ impl Tool {
     #[track_caller]
     pub(crate) fn keeping_snapshots_of(source: &TestBtrfs, retain: u32) -> Self {
         let tool = Self::without_configuration();
-        succeed(command("btrfs").args(["subvolume", "create"]).arg(data(source)));
-        fs::create_dir(snapshots(source)).unwrap();
-        let folder = tool.folder.path().display();
-        let source = source.path().display();
-        let configuration = format!(
-            "repository = \"{}\"\n\
-             [global]\nstate_dir = \"{folder}/state\"\nlock_path = \"{folder}/lock\"\n\
-             [snapshots]\nbase_dir = \"{source}/snapshots\"\nretain = {retain}\n\
-             [[subvolumes]]\npath = \"{source}/data\"\nname = \"data\"\n",
-            tool.repository_url()
-        );
-        fs::write(tool.configuration(), configuration).unwrap();
+        make_subvolume(source);
+        tool.configure(&subvolume_section(source, retain));
         tool.run(["init"]).assert_code(0);
         tool
+    }
+
+    /// Writes the configuration file: what every workspace has, and these sections.
+    pub(crate) fn configure(&self, sections: &str) {
+        let folder = self.folder().display();
+        let url = self.repository_url();
+        let configuration = format!(
+            "repository = \"{url}\"\n\
+             [global]\nstate_dir = \"{folder}/state\"\nlock_path = \"{folder}/lock\"\n\
+             {sections}"
+        );
+        fs::write(self.configuration(), configuration).unwrap();
     }
 
     /// A workspace without a configuration file, and without a repository so far.
@@ -69,7 +90,8 @@ impl Tool {
         // Another program can take the place of the one under test, to try out the tests themselves.
         let binary = std::env::var_os("BTRFS_TO_S3_TEST_BINARY")
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_btrfs_to_s3")), PathBuf::from);
-        Self { folder, binary, user: None }
+        let place = Place::local(folder.path());
+        Self { folder, place, binary, user: None }
     }
 
     /// From now on the program runs as a user without privileges, who owns the whole workspace.
@@ -90,15 +112,24 @@ impl Tool {
     }
 
     pub(crate) fn repository(&self) -> PathBuf {
-        self.folder().join("repository")
+        repository(self.folder())
     }
 
-    pub(crate) fn repository_url(&self) -> String {
-        format!("file://{}", self.repository().display())
+    pub(crate) fn repository_url(&self) -> &str {
+        &self.place.url
     }
 
     pub(crate) fn state(&self) -> PathBuf {
         self.folder().join("state")
+    }
+
+    /// The folder of the local index, once there is one.
+    pub(crate) fn local_index(&self) -> PathBuf {
+        let cache = self.state().join("cache");
+        let mut repositories = fs::read_dir(&cache).into_iter().flatten();
+        // Any other name, where there is none, is that of no folder.
+        let repository = repositories.next().map_or_else(|| cache.join("none"), |entry| entry.unwrap().path());
+        repository.join("index")
     }
 
     fn configuration(&self) -> PathBuf {
@@ -109,6 +140,7 @@ impl Tool {
     pub(crate) fn bare_command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command.env_clear().env("PATH", search_path()).env("HOME", self.folder()).stdin(Stdio::null());
+        command.envs(self.place.environment.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
@@ -181,6 +213,21 @@ impl Tool {
         restored.assert_code(0);
         restored.stdout
     }
+}
+
+/// Makes the subvolume `data` of `source`, and the folder for its snapshots.
+pub(crate) fn make_subvolume(source: &TestBtrfs) {
+    succeed(command("btrfs").args(["subvolume", "create"]).arg(data(source)));
+    fs::create_dir(snapshots(source)).unwrap();
+}
+
+/// The sections of a configuration that backs up the subvolume `data` of `source`.
+pub(crate) fn subvolume_section(source: &TestBtrfs, retain: u32) -> String {
+    let source = source.path().display();
+    format!(
+        "[snapshots]\nbase_dir = \"{source}/snapshots\"\nretain = {retain}\n\
+         [[subvolumes]]\npath = \"{source}/data\"\nname = \"data\"\n"
+    )
 }
 
 /// The subvolume that is backed up.
