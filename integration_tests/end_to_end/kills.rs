@@ -11,6 +11,8 @@ use crate::support::btrfs_fixture::TestBtrfs;
 use crate::support::tool::{Tool, data, make_subvolume, snapshots, subvolume_section};
 use crate::support::tree::{Recorded, random_bytes};
 
+#[path = "kills/other_commands.rs"]
+mod other_commands;
 #[path = "kills/points.rs"]
 mod points;
 #[path = "kills/spoil.rs"]
@@ -21,7 +23,7 @@ mod traces;
 mod world;
 
 /// Several packs come of a few megabytes.
-pub(crate) const SMALL_PACKS: &str = "[chunking]\nminimum = \"4 KiB\"\naverage = \"16 KiB\"\nmaximum = \"64 KiB\"\n\
+const SMALL_PACKS: &str = "[chunking]\nminimum = \"4 KiB\"\naverage = \"16 KiB\"\nmaximum = \"64 KiB\"\n\
     [packing]\npack_target = \"4 MiB\"\ncompression_level = 1\n";
 
 /// How many nights a repository lives: after each kill all its backups are restored, which takes the longer the more.
@@ -55,10 +57,16 @@ impl Source for Piped {
     }
 }
 
-fn piped_world(seed: u64) -> World<Piped> {
+/// A workspace with an empty repository.
+fn small_packs_tool() -> Tool {
     let tool = Tool::without_configuration();
     tool.configure(SMALL_PACKS);
     tool.run(["init"]).assert_code(0);
+    tool
+}
+
+fn piped_world(seed: u64) -> World<Piped> {
+    let tool = small_packs_tool();
     let path = tool.folder().join("input");
     World::new(tool, Piped { path, seed: seed << 32, night: 0 })
 }

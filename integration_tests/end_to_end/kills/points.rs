@@ -32,19 +32,21 @@ impl Random {
     }
 }
 
-/// A folder of a workspace.
-#[derive(Debug, Clone, Copy)]
+/// A folder, mostly of a workspace.
+#[derive(Debug, Clone)]
 pub(super) enum Folder {
     /// Of the repository.
     Repository(&'static str),
     LocalIndex,
+    At(PathBuf),
 }
 
 impl Folder {
-    fn path(self, tool: &Tool) -> PathBuf {
+    fn path(&self, tool: &Tool) -> PathBuf {
         match self {
             Self::Repository(name) => tool.repository().join(name),
             Self::LocalIndex => tool.local_index(),
+            Self::At(path) => path.clone(),
         }
     }
 }
