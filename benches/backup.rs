@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btrfs_to_s3::backup::{
-    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream, StreamSource,
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream, StreamSource, never_interrupted,
 };
 use btrfs_to_s3::chunker::ChunkerParameters;
 use btrfs_to_s3::clock::{Clock, SystemClock};
@@ -103,7 +103,11 @@ impl Place {
             expected: Expected::Anything,
             compressed_data: false,
         };
-        let stream = Stream { source: Box::new(MemorySource(Cursor::new(stream.clone()))), stop: None };
+        let stream = Stream {
+            source: Box::new(MemorySource(Cursor::new(stream.clone()))),
+            stop: None,
+            interruption: never_interrupted(),
+        };
         run.publish(stream, &request, &BackupOptions::default()).await.expect("the stream is right")
     }
 

@@ -20,6 +20,8 @@ mod parents;
 mod restoring;
 #[path = "end_to_end/running.rs"]
 mod running;
+#[path = "end_to_end/signals.rs"]
+mod signals;
 #[path = "end_to_end/storing.rs"]
 mod storing;
 #[path = "end_to_end/streams.rs"]

@@ -3,6 +3,7 @@
 //! Where the bytes come from is the caller's business ([`StreamSource`]); a backup knows nothing of Btrfs' commands.
 
 mod frames;
+mod interruption;
 mod reading;
 mod recipe;
 mod uploader;
@@ -17,6 +18,7 @@ use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde_bytes::{ByteArray, ByteBuf};
 
+use crate::backup::interruption::unless;
 use crate::backup::reading::{Part, StreamReading};
 use crate::backup::recipe::Recipe;
 use crate::backup::uploader::Uploader;
@@ -33,8 +35,12 @@ use crate::repository::session::{WriteSession, end_dead_sessions};
 use crate::repository::{Repository, layout};
 use crate::send_stream::{StreamFacts, StreamKind};
 
+pub use interruption::{Interrupted, Interruption, never as never_interrupted, unless as unless_interrupted};
+
 /// A session says that it is alive this often; prune takes one for dead after 30 days.
 const BEAT_EVERY: Duration = Duration::from_hours(4);
+/// Somebody waits for an interrupted run to end; a session that it cannot end by then is ended by the next.
+const INTERRUPTED_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A stream, and the verdict of whoever produces it.
 pub trait StreamSource: Read + Send {
@@ -146,6 +152,8 @@ pub struct Stream {
     pub source: Box<dyn StreamSource>,
     /// How to end its producer when the backup fails, if that is possible.
     pub stop: Option<StopProducer>,
+    /// When not to go on.
+    pub interruption: Interruption,
 }
 
 /// A backup that has been announced and knows what the repository has.
@@ -214,7 +222,8 @@ impl BackupRun {
     ///
     /// # Errors
     ///
-    /// The first error of any stage. The session is then given up, and the producer is stopped.
+    /// The first error of any stage, [`Interrupted`] among them. The session is then given up, and the producer is
+    /// stopped.
     pub async fn publish(
         mut self,
         stream: Stream,
@@ -228,8 +237,12 @@ impl BackupRun {
             }),
             Err(error) => Err(error),
         };
-        if published.is_err() {
-            give_up(&self.session).await;
+        match &published {
+            Err(error) if error.downcast_ref::<Interrupted>().is_some() => {
+                drop(tokio::time::timeout(INTERRUPTED_ENDS_WITHIN, give_up(&self.session)).await);
+            }
+            Err(_) => give_up(&self.session).await,
+            Ok(_) => {}
         }
         if let Err(error) = self.index.mend() {
             tracing::warn!(error = %format!("{error:#}"), "the local index cannot be mended");
@@ -249,7 +262,7 @@ impl BackupRun {
         let opaque = request.expected == Expected::Opaque;
         let mut reading = StreamReading::start(stream.source, parameters, opaque, options)?;
         let archived = tokio::select! {
-            archived = self.archive(&mut reading, request, options) => archived,
+            archived = unless(&stream.interruption, self.archive(&mut reading, request, options)) => archived,
             never = send_beats(&session) => match never {},
         };
         if archived.is_err()

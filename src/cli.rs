@@ -15,11 +15,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use futures_util::future::FutureExt;
 use tokio::sync::oneshot;
 
+use crate::backup::{Interrupted, Interruption, unless_interrupted};
 use crate::cli::context::Context;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Signals};
 use crate::config::LogLevel;
 
 /// Backs up Btrfs subvolumes to a deduplicated repository, and restores any backup by its id.
@@ -63,7 +66,7 @@ enum LogFormat {
 }
 
 /// After a signal, so much time is left to clear away what was begun.
-const CLEARING_AWAY: Duration = Duration::from_secs(4);
+const CLEARING_AWAY: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -82,44 +85,45 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::of_usage(&error),
     };
+    exit::report(start(arguments))
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let exit = match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(run_until_signal(arguments));
-            // What a run that was interrupted has begun is cleared away now. A thread that reads standard input cannot be
-            // stopped; it ends with the process.
-            runtime.shutdown_timeout(CLEARING_AWAY);
-            result
-        }
-        Err(error) => Err(anyhow::Error::new(error).context("starting")),
-    };
-    exit::report(exit)
+    let runtime = runtime.context("starting")?;
+    let interruption = watch_for_signals()?;
+    let result = runtime.block_on(run_command(arguments, interruption));
+    // What a run that was interrupted has begun is cleared away now. A thread that reads standard input cannot be
+    // stopped; it ends with the process.
+    runtime.shutdown_timeout(CLEARING_AWAY);
+    result
 }
 
-async fn run_until_signal(arguments: Arguments) -> anyhow::Result<Exit> {
-    let (sender, interrupted) = oneshot::channel();
-    tokio::spawn(async move {
-        drop(sender.send(exit::signal().await));
-        // The command may be waiting for a child, and then does not see that it is to end.
-        tokio::time::sleep(CLEARING_AWAY).await;
-        std::process::exit(Exit::Interrupted as i32);
-    });
-    tokio::select! {
-        result = run_command(arguments) => result,
-        Ok(signal) = interrupted => signal,
-    }
+/// Gives the interruption that comes with the first signal. The process ends with the second, or a while after the
+/// first: the command may be waiting for something that cannot be cancelled, and who asks twice does not want to wait.
+fn watch_for_signals() -> anyhow::Result<Interruption> {
+    let (sender, receiver) = oneshot::channel();
+    // Apart from the command's, which is busy ending when the second signal comes.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
+    let watch = async move {
+        let name = signals.next().await;
+        // There is nobody left to be told when the command is done already.
+        sender.send(Interrupted(name)).ok();
+        tokio::time::timeout(CLEARING_AWAY, signals.next()).await.ok();
+        std::process::exit(Exit::Interrupted as i32)
+    };
+    let watch = move || runtime.block_on(watch);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).context("starting a thread")?;
+    Ok(receiver.map(|received| received.unwrap_or(Interrupted("the end of the program"))).boxed().shared())
 }
 
-async fn run_command(arguments: Arguments) -> anyhow::Result<Exit> {
-    let context = Context::new(&arguments.global)?;
-    let done = match arguments.command {
-        Command::Init(arguments) => init::cmd_init(&context, &arguments).await,
-        Command::Backup(arguments) => backup::cmd_backup(&context, arguments).await,
-        Command::List(arguments) => list::cmd_list(&context, &arguments).await,
-        Command::Show(arguments) => show::cmd_show(&context, &arguments).await,
-        Command::Restore(arguments) => restore::cmd_restore(&context, arguments).await,
-        Command::Debug(arguments) => debug::cmd_debug(&context, arguments).await,
-    };
+async fn run_command(arguments: Arguments, interruption: Interruption) -> anyhow::Result<Exit> {
+    let context = Context::new(&arguments.global, interruption.clone())?;
+    // A backup ends what it has begun. The others have begun nothing, or end it when they are dropped.
+    let ends_itself = matches!(arguments.command, Command::Backup(_));
+    let command = Box::pin(dispatch(&context, arguments.command));
+    let done = if ends_itself { command.await } else { unless_interrupted(&interruption, command).await };
     context.progress.finish();
     match done {
         // Whoever closed standard output has seen what he wanted.
@@ -127,4 +131,15 @@ async fn run_command(arguments: Arguments) -> anyhow::Result<Exit> {
         _ => {}
     }
     Ok(if context.progress.had_problems() { Exit::Problems } else { Exit::Done })
+}
+
+async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init(arguments) => init::cmd_init(context, &arguments).await,
+        Command::Backup(arguments) => backup::cmd_backup(context, arguments).await,
+        Command::List(arguments) => list::cmd_list(context, &arguments).await,
+        Command::Show(arguments) => show::cmd_show(context, &arguments).await,
+        Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
+        Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,
+    }
 }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream};
+use crate::backup::{
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Interruption, Stream, unless_interrupted,
+};
 use crate::btrfs::BtrfsError;
 use crate::btrfs::command::{BtrfsCommand, SendOptions};
 use crate::btrfs::parents::{ParentCandidate, ParentChoice, choose_parent, sent_identity};
@@ -45,6 +47,8 @@ pub struct Job {
     pub full: bool,
     /// Is told how it goes.
     pub monitor: Arc<dyn Monitor>,
+    /// When not to go on. Snapshots of which there is no backup yet are then deleted.
+    pub interruption: Interruption,
     /// A folder for what is not kept.
     pub scratch_directory: PathBuf,
 }
@@ -91,8 +95,10 @@ impl Job {
 
     async fn send(&self, subvolume: &SubvolumeConfig, snapshot: &Snapshot) -> anyhow::Result<BackupSummary> {
         self.warn_of_nested(subvolume)?;
-        let run = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor).await?;
-        let prepared = self.prepare(subvolume, snapshot, run.index().missing_packs()).await;
+        let begin = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor);
+        let run = unless_interrupted(&self.interruption, begin).await?;
+        let prepare = self.prepare(subvolume, snapshot, run.index().missing_packs());
+        let prepared = unless_interrupted(&self.interruption, prepare).await;
         let (stream, request) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -126,7 +132,7 @@ impl Job {
             expected: Expected::Snapshot { subject: sent_identity(&snapshot.info), parent },
             compressed_data: subvolume.compressed_data,
         };
-        Ok((SendSource::stream(child), request))
+        Ok((SendSource::stream(child, self.interruption.clone()), request))
     }
 
     /// Takes a full backup for the choice if the chain that was chosen turns out to be damaged.

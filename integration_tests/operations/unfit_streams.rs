@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use btrfs_to_s3::backup::{Expected, Stream};
+use btrfs_to_s3::backup::{Expected, Interrupted, Stream, never_interrupted};
 use btrfs_to_s3::records::session::Outcome;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::session::{list_sessions, read_outcome};
+use futures_util::future::FutureExt;
 
 use crate::samples::{Sample, captured_streams, origin, random_bytes};
 use crate::world::{MemorySource, Notes, World, begin, publish, request, small_options};
@@ -171,10 +172,29 @@ async fn the_producer_of_a_stream_that_fails_is_stopped() {
         let stopped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopped);
         let stop: btrfs_to_s3::backup::StopProducer = Arc::new(move || flag.store(true, Ordering::SeqCst));
-        let stream = Stream { source: Box::new(MemorySource::new(stream)), stop: Some(stop) };
+        let stream =
+            Stream { source: Box::new(MemorySource::new(stream)), stop: Some(stop), interruption: never_interrupted() };
         let published = run.publish(stream, &request(Expected::Anything), &small_options()).await;
         assert_eq!((published.is_err(), stopped.load(Ordering::SeqCst)), (expected_to_stop, expected_to_stop));
     }
+}
+
+#[tokio::test]
+async fn an_interrupted_run_stops_its_producer_and_publishes_nothing() {
+    let world = World::new().await;
+    let run = begin(&world.open().await, &world.host("one"), &Arc::new(Notes::default())).await.unwrap();
+    let stopped = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stopped);
+    let stream = Stream {
+        source: Box::new(MemorySource::new(Sample::random(1, 1000).stream())),
+        stop: Some(Arc::new(move || flag.store(true, Ordering::SeqCst))),
+        interruption: std::future::ready(Interrupted("a test")).boxed().shared(),
+    };
+    let error = run.publish(stream, &request(Expected::Anything), &small_options()).await.unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&Interrupted("a test")));
+    assert!(stopped.load(Ordering::SeqCst));
+    assert_no_open_session(&world).await;
+    assert_eq!(outcomes(&world).await, [Outcome::None]);
 }
 
 #[tokio::test]

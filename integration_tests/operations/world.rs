@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use btrfs_to_s3::backup::{
-    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream, StreamSource,
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream, StreamSource, never_interrupted,
 };
 use btrfs_to_s3::chunker::ChunkerParameters;
 use btrfs_to_s3::clock::Clock;
@@ -362,7 +362,7 @@ pub(crate) async fn begin(repository: &Repository, host: &Host, notes: &Arc<Note
 }
 
 pub(crate) async fn publish(run: BackupRun, source: MemorySource, expected: Expected) -> anyhow::Result<BackupSummary> {
-    let stream = Stream { source: Box::new(source), stop: None };
+    let stream = Stream { source: Box::new(source), stop: None, interruption: never_interrupted() };
     run.publish(stream, &request(expected), &small_options()).await
 }
 

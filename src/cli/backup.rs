@@ -2,7 +2,9 @@
 
 use std::io::{self, Read};
 
-use crate::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Stream, StreamSource};
+use crate::backup::{
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Stream, StreamSource, unless_interrupted,
+};
 use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::subvolume::require_root;
 use crate::cli::context::{Context, search_path};
@@ -55,7 +57,7 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
     if arguments.no_s3 {
         return snapshots_only(context, &subvolumes, arguments.dry_run);
     }
-    let repository = context.repository().await?;
+    let repository = unless_interrupted(&context.interruption, context.repository()).await?;
     let job = Job {
         host: context.host(&repository),
         repository,
@@ -64,11 +66,12 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         snapshots_retained: context.config.snapshots_retained as usize,
         full: arguments.full,
         monitor: context.monitor(),
+        interruption: context.interruption.clone(),
         scratch_directory: context.scratch_directory(),
     };
     if arguments.dry_run {
         for subvolume in &subvolumes {
-            output::line(&job.describe(subvolume).await?)?;
+            output::line(&unless_interrupted(&context.interruption, job.describe(subvolume)).await?)?;
         }
         return Ok(());
     }
@@ -159,15 +162,18 @@ impl StreamSource for StandardInput {
 async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Result<()> {
     check_subvolume_name(name).map_err(|error| UsageError(format!("--name: {error}")))?;
     let _lock = HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?;
-    let repository = context.repository().await?;
-    let run = BackupRun::begin(&repository, &context.host(&repository), name, &context.monitor()).await?;
+    let repository = unless_interrupted(&context.interruption, context.repository()).await?;
+    let (host, monitor) = (context.host(&repository), context.monitor());
+    let begin = BackupRun::begin(&repository, &host, name, &monitor);
+    let run = unless_interrupted(&context.interruption, begin).await?;
     let request = BackupRequest {
         subvolume: name.to_owned(),
         created_at: run.started_at(),
         expected: if opaque { Expected::Opaque } else { Expected::Anything },
         compressed_data: false,
     };
-    let stream = Stream { source: Box::new(StandardInput(io::stdin())), stop: None };
+    let source = Box::new(StandardInput(io::stdin()));
+    let stream = Stream { source, stop: None, interruption: context.interruption.clone() };
     let summary = run.publish(stream, &request, &backup_options(context)).await?;
     report(context, vec![(name.to_owned(), Ok(summary_line(&summary)))])
 }

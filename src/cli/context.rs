@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backup::Host;
+use crate::backup::{Host, Interruption};
 use crate::cli::exit::UsageError;
 use crate::cli::progress::Progress;
 use crate::cli::{GlobalArguments, LogFormat};
@@ -21,13 +21,15 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) progress: Arc<Progress>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Comes with a signal.
+    pub(crate) interruption: Interruption,
 }
 
 impl Context {
-    pub(crate) fn new(arguments: &GlobalArguments) -> anyhow::Result<Self> {
+    pub(crate) fn new(arguments: &GlobalArguments, interruption: Interruption) -> anyhow::Result<Self> {
         let config = load_config(arguments)?;
         start_logging(arguments.log_level.unwrap_or(config.log_level), arguments.log_format);
-        Ok(Self { config, progress: Arc::new(Progress::new()), clock: Arc::new(SystemClock) })
+        Ok(Self { config, progress: Arc::new(Progress::new()), clock: Arc::new(SystemClock), interruption })
     }
 
     pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {

@@ -3,8 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal as listen};
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 
+use crate::backup::Interrupted;
 use crate::cli::output;
 use crate::config::ConfigErrors;
 use crate::lock::LockError;
@@ -40,18 +42,33 @@ impl From<Exit> for ExitCode {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// Waits for a signal that asks to stop.
-pub(crate) async fn signal() -> anyhow::Result<Exit> {
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hang_up = listen(SignalKind::hangup())?;
-    let name = tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-        _ = hang_up.recv() => "SIGHUP",
-    };
-    output::error_line(&format!("interrupted by {name}: run it again, and it goes on with what has been stored"));
-    Ok(Exit::Interrupted)
+/// The signals that ask to stop.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Begins to take them; from now on they do nothing else.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| listen(kind).context("listening for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one; gives its name.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
 }
 
 /// Prints what the argument parser says.
@@ -66,15 +83,23 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            output::error_line(&format!("error: {error:#}"));
-            exit_of(&error).into()
+            let exit = exit_of(&error);
+            match exit {
+                Exit::Interrupted => {
+                    output::error_line(&format!("{error:#}: run it again, and it goes on with what has been stored"));
+                }
+                _ => output::error_line(&format!("error: {error:#}")),
+            }
+            exit.into()
         }
     }
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
     let any = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
-    if any(|cause| cause.is::<UsageError>() || cause.is::<ConfigErrors>()) {
+    if any(<dyn std::error::Error>::is::<Interrupted>) {
+        Exit::Interrupted
+    } else if any(|cause| cause.is::<UsageError>() || cause.is::<ConfigErrors>()) {
         Exit::Usage
     } else if any(|cause| matches!(cause.downcast_ref(), Some(LockError::Held { .. }))) {
         Exit::Locked

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::backup::{Stream, StreamSource};
+use crate::backup::{Interruption, Stream, StreamSource};
 use crate::btrfs::command::SendChild;
 
 /// The stream of a running `btrfs send`. Dropped before its end, it stops the command.
@@ -13,9 +13,9 @@ pub struct SendSource(SendChild);
 impl SendSource {
     /// Makes a stream of a running command.
     #[must_use]
-    pub fn stream(child: SendChild) -> Stream {
+    pub fn stream(child: SendChild, interruption: Interruption) -> Stream {
         let kill = child.kill_handle();
-        Stream { source: Box::new(Self(child)), stop: Some(Arc::new(move || kill.kill())) }
+        Stream { source: Box::new(Self(child)), stop: Some(Arc::new(move || kill.kill())), interruption }
     }
 }
 

@@ -70,7 +70,7 @@ fn a_list_killed_while_it_keeps_a_record_is_simply_run_again() {
         assert_eq!(kill(&tool, &point, &["list"], Duration::ZERO), Ending::Killed);
         let left = leftovers(&tool.repository(), &tool.state());
         assert_eq!(left.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [Unfinished::Record]);
-        assert_eq!(tool.list(), [backup.clone()]);
+        assert_eq!(tool.list(), std::slice::from_ref(&backup));
         assert_eq!(leftovers(&tool.repository(), &tool.state()), []);
     }
 }
