@@ -14,6 +14,8 @@ mod support;
 
 #[path = "end_to_end/kills.rs"]
 mod kills;
+#[path = "end_to_end/limits.rs"]
+mod limits;
 #[path = "end_to_end/parents.rs"]
 mod parents;
 #[path = "end_to_end/restoring.rs"]

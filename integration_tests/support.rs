@@ -3,6 +3,7 @@
 pub(crate) mod btrfs_fixture;
 pub(crate) mod btrfs_shim;
 pub(crate) mod process;
+pub(crate) mod small_disk;
 pub(crate) mod strace;
 pub(crate) mod tool;
 pub(crate) mod tree;

@@ -5,6 +5,7 @@ mod context;
 mod debug;
 mod exit;
 mod init;
+mod limits;
 mod list;
 mod output;
 mod progress;
@@ -89,6 +90,7 @@ pub fn run() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> anyhow::Result<Exit> {
+    limits::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("starting")?;
     let interruption = watch_for_signals()?;

@@ -9,6 +9,7 @@ use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::subvolume::require_root;
 use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
+use crate::cli::limits::require_memory_for_backup;
 use crate::cli::output;
 use crate::config::{SubvolumeConfig, check_subvolume_name};
 use crate::job::{Job, take_snapshot};
@@ -46,6 +47,7 @@ pub(crate) struct BackupArguments {
 }
 
 pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) -> anyhow::Result<()> {
+    require_memory_for_backup(context.config.packing.pack_target)?;
     if let Some(name) = &arguments.name {
         return backup_stdin(context, name, arguments.opaque).await;
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 
 use crate::backup::Interrupted;
@@ -11,6 +12,7 @@ use crate::cli::output;
 use crate::config::ConfigErrors;
 use crate::lock::LockError;
 use crate::repository::Damage;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +90,29 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
                 Exit::Interrupted => {
                     output::error_line(&format!("{error:#}: run it again, and it goes on with what has been stored"));
                 }
-                _ => output::error_line(&format!("error: {error:#}")),
+                _ => output::error_line(&format!("error: {error:#}{}", advice(&error))),
             }
             exit.into()
         }
     }
+}
+
+/// What to do about an error, where the error itself does not say.
+fn advice(error: &anyhow::Error) -> &'static str {
+    let is = |is_io: fn(&io::Error) -> bool, kind: Option<StoreErrorKind>| {
+        error.chain().any(|cause| {
+            cause.downcast_ref().is_some_and(is_io)
+                || cause.downcast_ref().is_some_and(|error: &StoreError| Some(error.kind) == kind)
+        })
+    };
+    let is_full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    if is(is_full, Some(StoreErrorKind::Full)) {
+        return ": make room there, then run it again";
+    }
+    if is(|error| Errno::from_io_error(error) == Some(Errno::MFILE), None) {
+        return ": raise the limit of open files (ulimit -n)";
+    }
+    ""
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {

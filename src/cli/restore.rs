@@ -13,6 +13,7 @@ use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::receive_target::TargetOptions;
 use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
+use crate::cli::limits::require_memory_for_restore;
 use crate::cli::output;
 use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
@@ -48,13 +49,17 @@ pub(crate) struct RestoreArguments {
 }
 
 pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) -> anyhow::Result<()> {
+    require_memory_for_restore()?;
     let repository = context.repository().await?;
     let backup = find_backup(context, &repository, &arguments).await?;
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
             restore_to(context, &repository, &backup, Box::new(StandardOutput(output::stream()))).await
         }
-        Some(path) => restore_to_file(context, &repository, &backup, path).await,
+        Some(path) => {
+            let restored = restore_to_file(context, &repository, &backup, path).await;
+            restored.with_context(|| format!("writing {}", path.display()))
+        }
         None => restore_to_target(context, &repository, &backup, &arguments).await,
     }
 }

@@ -44,7 +44,7 @@ pub async fn restore_subvolume(
     for (backup, facts) in chain.iter().zip(&facts) {
         let what = || format!("receiving backup {} into {}", backup.id(), target.path.display());
         let child = receiving.start(&target.btrfs, facts).with_context(what)?;
-        let child = feed(repository, &backup.manifest, child, options, monitor).await?;
+        let child = feed(repository, &backup.manifest, child, options, monitor).await.with_context(what)?;
         receiving.accept(child).with_context(what)?;
     }
     Ok(receiving.publish()?)

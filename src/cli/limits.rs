@@ -1,0 +1,66 @@
+//! Limits that the system sets to this process: raised where that is allowed, and else told before they are met.
+
+use anyhow::ensure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::size::ByteSize;
+
+/// Fewer open files are not enough for the runtime, the local index and the store's requests.
+const LEAST_OPEN_FILES: u64 = 32;
+/// What is mapped before anything is done: the program, its libraries, the stacks of its threads.
+const AT_START_BYTES: u64 = 96 << 20;
+/// Packs of a backup in memory: one of each class is filled and three are stored.
+const PACKS_IN_MEMORY: u64 = 5;
+/// What a pack may have beyond its target.
+const PACK_SURPLUS_BYTES: u64 = 2 << 20;
+/// Frames and pieces that a restore holds, see `RestoreOptions`.
+const RESTORE_BYTES: u64 = 128 << 20;
+
+/// Allows as many open files as the system lets this process have.
+///
+/// # Errors
+///
+/// If those are too few.
+pub(crate) fn raise_open_files() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // That it stays as it is matters only if it is too low.
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok();
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < LEAST_OPEN_FILES => Err(anyhow::anyhow!(
+            "at most {files} files may be open at once, {LEAST_OPEN_FILES} are needed: raise the limit (ulimit -n)"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a backup with packs of such a size finds room in memory.
+///
+/// # Errors
+///
+/// If it does not: the process would be ended in the middle of it, without a word of the reason.
+pub(crate) fn require_memory_for_backup(pack_target: ByteSize) -> anyhow::Result<()> {
+    let packs = PACKS_IN_MEMORY.saturating_mul(pack_target.bytes().saturating_add(PACK_SURPLUS_BYTES));
+    require_memory(AT_START_BYTES.saturating_add(packs), "raise it, or set a smaller packing.pack_target")
+}
+
+/// Checks that a restore finds room in memory.
+///
+/// # Errors
+///
+/// If it does not.
+pub(crate) fn require_memory_for_restore() -> anyhow::Result<()> {
+    require_memory(AT_START_BYTES + RESTORE_BYTES, "raise it")
+}
+
+fn require_memory(least_bytes: u64, advice: &str) -> anyhow::Result<()> {
+    let Some(limit_bytes) = getrlimit(Resource::As).current else { return Ok(()) };
+    ensure!(
+        limit_bytes >= least_bytes,
+        "the limit of memory (ulimit -v) is {}, at least {} are needed: {advice}",
+        ByteSize::from_bytes(limit_bytes),
+        ByteSize::from_bytes(least_bytes)
+    );
+    Ok(())
+}
