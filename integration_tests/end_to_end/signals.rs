@@ -76,6 +76,28 @@ fn stalled_backup(tool: &Tool) -> (Child, OwnedFd) {
     (child, writer.into())
 }
 
+/// A shell that starts the program with SIGHUP ignored, as nohup does.
+fn without_hang_up(program: &Command) -> Command {
+    let mut shell = crate::support::process::command("sh");
+    shell.args(["-c", "trap '' HUP && exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
+    shell
+}
+
+#[test]
+fn a_signal_that_was_to_be_ignored_is_ignored() {
+    let tool = tool_for_streams();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut writer = fs::File::from(OwnedFd::from(writer));
+    let child = start(without_hang_up(&tool.command(["backup", "--stdin", "--name", "pipe"])), reader);
+    let sessions = tool.repository().join("sessions");
+    wait_until("a session", || sessions.exists() && !files(&sessions).is_empty());
+    send(Signal::HUP, &child);
+    writer.write_all(&random_bytes(1 << 20, 1)).unwrap();
+    drop(writer);
+    Ended::from(child.wait_with_output().unwrap()).assert_code(0);
+    assert_eq!(tool.list().len(), 1);
+}
+
 fn sessions_without_end(tool: &Tool) -> usize {
     let sessions = fs::read_dir(tool.repository().join("sessions")).unwrap();
     sessions.filter(|session| !session.as_ref().unwrap().path().join("end").exists()).count()
