@@ -4,7 +4,8 @@
 # usage: run_tests.sh [--all]     (--all: the slow ones as well)
 #
 # A test that needs root is marked #[ignore = "needs root …"]. Where they cannot run, this fails and says so, unless
-# BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 is set; then it says what it leaves out.
+# BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 is set; then it says what it leaves out. It also fails where fewer tests have run than
+# least_tests.txt says: tests that are lost by mistake are not missed by anybody else.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +24,20 @@ tests_that_need_root() {
         ignored && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); ignored = 0 }' {} +
 }
 
+# Runs a command that runs tests of a kind, and sees that enough of them have run.
+run_tests_of() {
+    local kind=$1 log=$TMPDIR/$1.log passed least
+    shift
+    "$@" | tee "$log"
+    passed=$(awk '/^test result: ok\./ { passed += $4 } END { print passed + 0 }' "$log")
+    least=$(awk -v kind="$kind" '$1 == kind { print $2 }' integration_tests/least_tests.txt)
+    if [ "$passed" -lt "${least:?no number of $kind in least_tests.txt}" ]; then
+        echo "== FAILED: only $passed tests of the kind '$kind' have run, least_tests.txt has $least" >&2
+        exit 1
+    fi
+    echo "== $passed tests of the kind '$kind' have passed, at least $least had to"
+}
+
 integration_tests/install_prerequisites.sh
 
 # Images of file systems and all else that tests make; gone even if a test is killed.
@@ -35,7 +50,7 @@ trap 'rm -rf --one-file-system "$TMPDIR"' EXIT
 echo "== tests of the tree comparison"
 PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover -q -s integration_tests/tools
 echo "== tests that need nothing"
-cargo test
+run_tests_of needs-nothing cargo test
 
 mapfile -t names < <(tests_that_need_root)
 if [ "${BTRFS_TO_S3_SKIP_BTRFS_TESTS-}" = 1 ]; then
@@ -52,8 +67,9 @@ fi
 # In a mount namespace of their own: whatever they mount, and its loop devices, end with it.
 if [ "$which" = all ]; then
     echo "== all ignored tests"
-    unshare --mount --propagation private cargo test -- --ignored
+    run_tests_of all-ignored unshare --mount --propagation private cargo test -- --ignored
 else
     echo "== tests that need root and Btrfs"
-    unshare --mount --propagation private cargo test --lib --tests -- --ignored "${names[@]}"
+    run_tests_of needs-root \
+        unshare --mount --propagation private cargo test --lib --tests -- --ignored "${names[@]}"
 fi

@@ -145,11 +145,13 @@ pub(super) fn of_a_backup() -> Vec<Point> {
         Point::call_in("fsync", Repository("index")),
         Point::call_in("renameat2", Repository("manifests")),
         Point::call_in("fsync", Repository("manifests")),
+        Point::call_in("fsync", Repository("manifests")),
         // Copies of records, and the local index.
         Point::call("/^rename(at)?$", 1),
         Point::call("/^rename(at)?$", 1),
         Point::call("/^rename(at)?$", 2),
         Point::call_in("fsync", LocalIndex),
+        Point::call("exit_group", 1),
         Point::call("exit_group", 1),
     ];
     // Which thread does the work is chance: these are spread over all objects.
