@@ -1,15 +1,18 @@
 //! Streams that must not become backups: nothing is published, and the session ends without a manifest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use btrfs_to_s3::backup::{Expected, Interrupted, Stream, never_interrupted};
 use btrfs_to_s3::records::session::Outcome;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::session::{list_sessions, read_outcome};
+use btrfs_to_s3::store::recording::Operation;
 use futures_util::future::FutureExt;
+use tokio::sync::oneshot;
 
 use crate::samples::{Sample, captured_streams, origin, random_bytes};
+use crate::scripted::{Act, ScriptedStore};
 use crate::world::{MemorySource, Notes, World, begin, publish, request, small_options};
 
 /// Archives a stream that must not be published; gives the error's text.
@@ -195,6 +198,35 @@ async fn an_interrupted_run_stops_its_producer_and_publishes_nothing() {
     assert!(stopped.load(Ordering::SeqCst));
     assert_no_open_session(&world).await;
     assert_eq!(outcomes(&world).await, [Outcome::None]);
+}
+
+#[tokio::test]
+async fn a_run_is_not_interrupted_once_its_manifest_is_put() {
+    for (prefix, publishes) in [("data/", false), ("manifests/", true)] {
+        let world = World::new().await;
+        let (sender, receiver) = oneshot::channel();
+        let sender = Mutex::new(Some(sender));
+        let store = ScriptedStore::new(world.store(), move |operation, target| {
+            if operation == Operation::Put
+                && target.starts_with(prefix)
+                && let Some(sender) = sender.lock().unwrap().take()
+            {
+                // Nobody listens any more when there is nothing left to interrupt.
+                sender.send(Interrupted("a test")).ok();
+            }
+            Act::Answer
+        });
+        let repository = world.open_through(Arc::new(store)).await.unwrap();
+        let run = begin(&repository, &world.host("one"), &Arc::new(Notes::default())).await.unwrap();
+        let stream = Stream {
+            source: Box::new(MemorySource::new(Sample::random(1, 1000).stream())),
+            stop: None,
+            interruption: receiver.map(|sent| sent.unwrap_or(Interrupted("nobody"))).boxed().shared(),
+        };
+        let published = run.publish(stream, &request(Expected::Anything), &small_options()).await;
+        assert_eq!(published.is_ok(), publishes, "interrupted when it puts something below {prefix}");
+        assert_no_open_session(&world).await;
+    }
 }
 
 #[tokio::test]
