@@ -31,6 +31,7 @@ const LAYERS: &[Layer] = &[
     Layer { modules: VOCABULARY, imports: &[VOCABULARY] },
     Layer { modules: FORMATS, imports: &[VOCABULARY, FORMATS] },
     Layer { modules: &["local_index"], imports: &[VOCABULARY, &["pack"]] },
+    Layer { modules: &["config"], imports: &[VOCABULARY, &["store"]] },
     Layer { modules: EDGES, imports: &[VOCABULARY] },
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },
@@ -49,6 +50,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("indicatif", &["src/cli.rs", "src/cli/", "src/main.rs"]),
     ("ciborium", &["src/object.rs", "src/object/"]),
     ("toml", &["src/config.rs", "src/config/"]),
+    ("aws_config", &["src/store/s3/"]),
+    ("aws_sdk_s3", &["src/store/s3.rs", "src/store/s3/"]),
+    ("aws_smithy_http_client", &["src/store/s3/"]),
+    ("aws_smithy_types", &["src/store/s3.rs", "src/store/s3/"]),
+    ("aws_types", &["src/store/s3/"]),
+    ("http_body", &["src/store/s3/"]),
 ];
 
 /// Items, by the last segments of their paths, and the files that may name them.

@@ -188,7 +188,7 @@ impl BackupRun {
             tool: TOOL.to_owned(),
         };
         let session = Arc::new(WriteSession::start(repository.clone(), start).await?);
-        match open_index(repository, host, monitor.as_ref()).await {
+        match look_around(repository, host, monitor.as_ref()).await {
             Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),
             Err(error) => {
                 give_up(&session).await;
@@ -367,15 +367,30 @@ async fn send_beats(session: &WriteSession) -> Infallible {
     }
 }
 
-/// Looks at what the repository has, unless a prune is under way.
-async fn open_index(repository: &Repository, host: &Host, monitor: &dyn Monitor) -> anyhow::Result<ChunkIndex> {
+/// Looks at what the repository has, unless a prune is under way, and clears away what dead runs have left half-stored.
+async fn look_around(repository: &Repository, host: &Host, monitor: &dyn Monitor) -> anyhow::Result<ChunkIndex> {
     let prune = repository.store().list_page(layout::PRUNE, None).await?;
     ensure!(
         prune.objects.is_empty(),
         "a prune of {} is under way, of a kind this program does not know: use a newer btrfs_to_s3",
         repository.store().url()
     );
-    ChunkIndex::open(repository, &host.index_directory, Access::Exclusive, &host.cache, monitor).await
+    let index = ChunkIndex::open(repository, &host.index_directory, Access::Exclusive, &host.cache, monitor).await?;
+    if let Some(open_since) = index.open_since() {
+        remove_unfinished(repository, open_since).await;
+    }
+    Ok(index)
+}
+
+/// Removes objects that were begun before any of the open sessions: nobody waits for them. Nothing hangs on it.
+async fn remove_unfinished(repository: &Repository, open_since: Timestamp) {
+    // Some stores tell such times in whole seconds.
+    let Ok(before) = Timestamp::from_second(open_since.as_second()) else { return };
+    match repository.store().remove_unfinished(before).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!("removed {count} unfinished uploads of runs that are dead"),
+        Err(error) => tracing::info!("{error}: they take up room until they are removed"),
+    }
 }
 
 /// Says what is odd about a stream that was not announced as mere bytes.

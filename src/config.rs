@@ -15,8 +15,10 @@ use toml::de::DeTable;
 use self::fault::{Faults, quoted, shortened};
 use self::section::{Found, Section};
 use crate::size::{ByteSize, KIB, MIB};
+use crate::store::s3::settings::S3Settings;
 
 mod fault;
+mod s3;
 mod section;
 mod subvolumes;
 #[cfg(test)]
@@ -52,6 +54,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// File whose lock keeps two runs on this host apart.
     pub lock_path: PathBuf,
+    /// How the bucket of a repository on S3 is talked to.
+    pub s3: S3Settings,
     /// The chunker's sizes for a new repository.
     pub chunking: ChunkingConfig,
     /// How chunks are compressed and packed.
@@ -156,6 +160,7 @@ impl Config {
             log_level: LogLevel::default(),
             lock_path: state_dir.join(LOCK_FILE_NAME),
             state_dir,
+            s3: S3Settings::default(),
             chunking: ChunkingConfig::default(),
             packing: PackingConfig::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
@@ -209,6 +214,7 @@ impl Config {
         let repository = root.required_string("repository", faults);
         let mut config = Self::for_repository(repository.map(Found::into_value).unwrap_or_default());
         root.table("global", faults, |global, faults| config.read_global(global, faults));
+        config.s3 = root.table("s3", faults, s3::read_s3);
         config.chunking = root.table("chunking", faults, read_chunking);
         config.packing = root.table("packing", faults, read_packing);
         let base_dir = root.table("snapshots", faults, |snapshots, faults| {

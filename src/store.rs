@@ -7,7 +7,8 @@
 //!   [`StoreErrorKind::Conflict`]. Of several `put`s of one key at once, exactly one says [`PutOutcome::Stored`].
 //! - A `put` that has returned is durable, and seen by every later `get` and `list`.
 //! - A `put` that failed has stored the whole object or nothing, never a part.
-//! - `get`, `get_range`, `head` and `delete` of a key that is not there say [`StoreErrorKind::NotFound`].
+//! - `get`, `get_range` and `head` of a key that is not there say [`StoreErrorKind::NotFound`]. `delete` of one has nothing
+//!   to do and succeeds.
 //! - `get_range` of an empty range that lies within the object, or at its end, gives no bytes.
 //! - `list` gives keys in ascending order of their bytes, each once. A prefix that is neither empty nor a key and a `/`
 //!   is an error.
@@ -21,6 +22,7 @@ pub mod local;
 pub mod memory;
 pub mod recording;
 pub mod retry;
+pub mod s3;
 pub mod url;
 
 #[cfg(test)]
@@ -35,7 +37,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use self::limit::LimitStore;
 use self::local::LocalStore;
+use self::retry::{RetryPolicy, RetryStore};
+use self::s3::S3Store;
+use self::s3::settings::S3Settings;
 use self::url::StoreUrl;
 
 /// Name of an object below the repository's URL: segments of `[A-Za-z0-9._-]`, none of them empty, `.` or `..`,
@@ -139,8 +145,13 @@ pub trait ObjectStore: Debug + Send + Sync {
     /// Lists objects whose keys begin with `prefix` (empty, or ending in `/`) and come after `after`: one page.
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError>;
 
-    /// Removes an object.
+    /// Removes an object, if it is there.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Removes what `put`s begun before a moment, by the store's clock, have left and never finished; says how many.
+    ///
+    /// A `put` that still runs fails then, so the moment has to be before all that anybody still waits for.
+    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// A shared store of any kind.
@@ -150,31 +161,35 @@ pub type Store = Arc<dyn ObjectStore>;
 ///
 /// # Errors
 ///
-/// That of the store, and kind [`StoreErrorKind::Other`] for a kind of store that this build does not have.
-pub async fn open(url: &StoreUrl) -> Result<Store, StoreError> {
+/// That of the store.
+pub async fn open(url: &StoreUrl, s3: &S3Settings) -> Result<Store, StoreError> {
     match url {
         StoreUrl::Local { root } => Ok(Arc::new(LocalStore::open(root).await?)),
-        StoreUrl::S3 { .. } => Err(unsupported("opening", url)),
+        StoreUrl::S3 { bucket, prefix } => open_bucket(bucket, prefix.as_ref(), s3).await,
     }
 }
 
 /// Makes the place that `url` names ready for objects, and opens it.
 ///
-/// Stores that have directories make `directories` at once, so that a later `put` need not. May be repeated.
+/// Stores that have directories make `directories` at once, so that a later `put` need not. A bucket has to be there
+/// already. May be repeated.
 ///
 /// # Errors
 ///
 /// As for [`open`].
-pub async fn create(url: &StoreUrl, directories: &[Key]) -> Result<Store, StoreError> {
+pub async fn create(url: &StoreUrl, s3: &S3Settings, directories: &[Key]) -> Result<Store, StoreError> {
     match url {
         StoreUrl::Local { root } => Ok(Arc::new(LocalStore::create(root, directories).await?)),
-        StoreUrl::S3 { .. } => Err(unsupported("creating", url)),
+        StoreUrl::S3 { bucket, prefix } => open_bucket(bucket, prefix.as_ref(), s3).await,
     }
 }
 
-fn unsupported(operation: &'static str, url: &StoreUrl) -> StoreError {
-    let reason = "this build has no store for S3 yet".to_owned();
-    StoreError { kind: StoreErrorKind::Other, operation, object: url.to_string(), reason }
+/// Opens a bucket so that requests that fail for a while are tried again. One that waits for its next try does not count
+/// as one of those that run at once.
+async fn open_bucket(bucket: &str, prefix: Option<&Key>, settings: &S3Settings) -> Result<Store, StoreError> {
+    let store = Arc::new(S3Store::open(bucket, prefix, settings).await?);
+    let limited = Arc::new(LimitStore::new(store, settings.concurrency));
+    Ok(Arc::new(RetryStore::new(limited, RetryPolicy::default())))
 }
 
 /// Lists all objects below `prefix`, however many pages that takes.
@@ -239,21 +254,14 @@ mod tests {
     async fn a_directory_is_created_and_opened_by_its_url() {
         let directory = tempfile::tempdir().unwrap();
         let url = StoreUrl::Local { root: directory.path().join("repository") };
-        assert_eq!(open(&url).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        let s3 = S3Settings::default();
+        assert_eq!(open(&url, &s3).await.unwrap_err().kind, StoreErrorKind::NotFound);
 
-        let created = create(&url, &[Key::new("data/00").unwrap()]).await.unwrap();
+        let created = create(&url, &s3, &[Key::new("data/00").unwrap()]).await.unwrap();
         let key = Key::new("data/00/a").unwrap();
         created.put(&key, Bytes::from_static(b"x"), Tier::Data).await.unwrap();
-        let opened = open(&url).await.unwrap();
+        let opened = open(&url, &s3).await.unwrap();
         assert_eq!(opened.url(), url.to_string());
         assert_eq!(opened.get(&key, 1).await.unwrap(), "x");
-    }
-
-    #[tokio::test]
-    async fn a_bucket_is_refused_by_a_build_without_s3() {
-        let url: StoreUrl = "s3://bucket/prefix".parse().unwrap();
-        for error in [open(&url).await.unwrap_err(), create(&url, &[]).await.unwrap_err()] {
-            assert!(error.to_string().ends_with("s3://bucket/prefix: this build has no store for S3 yet"), "{error}");
-        }
     }
 }

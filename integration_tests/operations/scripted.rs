@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use btrfs_to_s3::store::recording::Operation;
 use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 /// What becomes of a request.
@@ -104,5 +105,9 @@ impl ObjectStore for ScriptedStore {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.run(Operation::Delete, key.as_str(), self.inner.delete(key)).await
+    }
+
+    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.run(Operation::RemoveUnfinished, "", self.inner.remove_unfinished(before)).await
     }
 }

@@ -39,7 +39,7 @@ impl Context {
     /// Makes the place of a new repository.
     pub(crate) async fn create_store(&self) -> anyhow::Result<Store> {
         let folders = layout::pack_folders().map(Key::new).collect::<Result<Vec<_>, _>>()?;
-        Ok(store::create(&self.url()?, &folders).await?)
+        Ok(store::create(&self.url()?, &self.config.s3, &folders).await?)
     }
 
     fn url(&self) -> anyhow::Result<StoreUrl> {
@@ -50,7 +50,7 @@ impl Context {
     }
 
     pub(crate) async fn repository(&self) -> anyhow::Result<Repository> {
-        Repository::open(store::open(&self.url()?).await?, Arc::clone(&self.clock)).await
+        Repository::open(store::open(&self.url()?, &self.config.s3).await?, Arc::clone(&self.clock)).await
     }
 
     /// The folder of everything this host remembers of a repository.

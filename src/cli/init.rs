@@ -19,6 +19,12 @@ pub(crate) async fn cmd_init(context: &Context, _: &InitArguments) -> anyhow::Re
     let parameters = parameters(context)?;
     let store = context.create_store().await?;
     let repository = Repository::init(store, parameters, Arc::clone(&context.clock)).await?;
+    if !repository.is_safe_from_overwriting().await? {
+        context.monitor().warn(
+            "this server overwrites objects although it is asked not to (If-None-Match): set conditional_put = false in \
+             [s3], and have versioning or object lock protect the bucket",
+        );
+    }
     output::line(&format!("made repository {} at {}", repository.id(), repository.store().url()))
 }
 

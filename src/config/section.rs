@@ -4,11 +4,12 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, quoted, shortened};
-use crate::size::ByteSize;
+use crate::size::{ByteSize, parse_duration};
 
 /// Longer keys are compared with no known key.
 const COMPARED_KEY_CHARS_MAX: usize = 40;
@@ -154,17 +155,22 @@ impl<'a> Section<'a> {
         if !self.has(key) {
             self.fault_missing(key, faults);
         }
+        self.filled_string(key, faults)
+    }
+
+    /// Reads a string.
+    pub(super) fn string(&mut self, key: &'static str, faults: &mut Faults) -> Option<Found<String>> {
+        self.find(key)?.of_type(faults, "a string", |value| value.as_str().map(str::to_owned))
+    }
+
+    /// Reads a string that must not be empty where it is there.
+    pub(super) fn filled_string(&mut self, key: &'static str, faults: &mut Faults) -> Option<Found<String>> {
         let text = self.string(key, faults)?;
         if text.value.is_empty() {
             text.fault(faults, "must not be empty");
             return None;
         }
         Some(text)
-    }
-
-    /// Reads a string.
-    pub(super) fn string(&mut self, key: &'static str, faults: &mut Faults) -> Option<Found<String>> {
-        self.find(key)?.of_type(faults, "a string", |value| value.as_str().map(str::to_owned))
     }
 
     /// Reads a boolean.
@@ -202,6 +208,29 @@ impl<'a> Section<'a> {
             return None;
         }
         Some(size)
+    }
+
+    /// Reads a duration within a range.
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        faults: &mut Faults,
+    ) -> Option<Found<Duration>> {
+        let wanted = "a duration in quotation marks with a unit, such as \"30s\"";
+        let text = self.find(key)?.of_type(faults, wanted, DeValue::as_str)?;
+        match parse_duration(text.value) {
+            Ok(duration) if range.contains(&duration) => Some(text.with(duration)),
+            Ok(_) => {
+                let (low, high) = (range.start().as_secs(), range.end().as_secs());
+                text.fault(faults, format!("must be from {low}s to {high}s, not {}", quoted(text.value)));
+                None
+            }
+            Err(error) => {
+                text.fault(faults, format!("{}: {error}", quoted(text.value)));
+                None
+            }
+        }
     }
 
     /// Reads a string of which a value can be made.

@@ -1,14 +1,18 @@
 //! Tests of the configuration file.
 
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::string::string_regex;
 
 use super::*;
 use crate::size::GIB;
+use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str = "known here: repository, global, chunking, packing, snapshots, subvolumes";
+const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, snapshots, subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
 
@@ -64,6 +68,7 @@ fn every_key_is_read() {
     );
     let size = |bytes| Some(ByteSize::from_bytes(bytes));
     let expected = Config {
+        s3: S3Settings::default(),
         repository: "s3://bucket/prefix".to_owned(),
         log_level: LogLevel::Debug,
         state_dir: "/s".into(),
@@ -380,8 +385,86 @@ fn a_name_has_plain_characters_and_a_limit() {
 }
 
 #[test]
+fn the_section_of_s3_is_read() {
+    let config = parse(
+        r#"
+        repository = "s3://bucket/prefix"
+        [s3]
+        region = "eu-north-1"
+        endpoint_url = "http://localhost:3900"
+        force_path_style = false
+        storage_class_data = "DEEP_ARCHIVE"
+        storage_class_metadata = "STANDARD_IA"
+        sse = "aws:kms:dsse"
+        sse_kms_key_id = "key"
+        conditional_put = false
+        concurrency = 3
+        part_size = "8 MiB"
+        connect_timeout = "5s"
+        stall_timeout = "2min"
+        upload_per_second = "1 MiB"
+        download_per_second = "1.5 MiB"
+        "#,
+    );
+    let expected = S3Settings {
+        region: Some("eu-north-1".to_owned()),
+        endpoint_url: Some("http://localhost:3900".to_owned()),
+        force_path_style: Some(false),
+        storage_class_data: Some("DEEP_ARCHIVE".parse().unwrap()),
+        storage_class_metadata: Some("STANDARD_IA".parse().unwrap()),
+        encryption: Some(Encryption::Kms { dual_layer: true, key_id: Some("key".to_owned()) }),
+        conditional_put: false,
+        concurrency: NonZeroUsize::new(3).unwrap(),
+        part_bytes: 8 * MIB,
+        connect_timeout: Duration::from_secs(5),
+        stall_timeout: Duration::from_mins(2),
+        upload_bytes_per_second: Some(MIB),
+        download_bytes_per_second: Some(3 * MIB / 2),
+    };
+    assert_eq!(config.s3, expected);
+}
+
+#[test]
+fn faults_of_the_section_of_s3_say_what_is_needed() {
+    let faults = faults_of(
+        r#"
+        repository = "s3://bucket"
+        [s3]
+        endpoint_url = "localhost:3900"
+        storage_class_data = "Glacier"
+        storage_class_metadata = "GLACIER"
+        sse = "AES256"
+        sse_kms_key_id = "key"
+        concurrency = 0
+        part_size = "1 MiB"
+        stall_timeout = "1s"
+        secret_key = "x"
+        "#,
+    );
+    for part in [
+        "endpoint_url: must begin with https:// or http://",
+        "storage_class_data: 'Glacier': a storage class is named by capital letters",
+        "storage_class_metadata: must not be GLACIER: metadata is read by every run",
+        "sse_kms_key_id: goes with sse = \"aws:kms\"",
+        "concurrency: must be a whole number from 1 to 256",
+        "part_size: must be from 5 MiB",
+        "stall_timeout: must be from 5s to 3600s",
+        "secret_key: unknown key",
+    ] {
+        assert!(faults.contains(part), "{part} is not in:\n{faults}");
+    }
+}
+
+#[test]
 fn the_example_shows_the_defaults() {
-    let shown = parse(&example_with_all_keys());
+    let mut shown = parse(&example_with_all_keys());
+    // These have no default of ours.
+    let open = S3Settings::default();
+    assert!(shown.s3.region.take().is_some() && shown.s3.endpoint_url.take().is_some());
+    assert!(shown.s3.storage_class_data.take().is_some() && shown.s3.storage_class_metadata.take().is_some());
+    assert!(shown.s3.force_path_style.take().is_some() && shown.s3.encryption.take().is_some());
+    assert!(shown.s3.upload_bytes_per_second.take().is_some() && shown.s3.download_bytes_per_second.take().is_some());
+    assert_eq!(shown.s3, open);
     assert_eq!(parse(EXAMPLE), shown);
     let defaults = Config::for_repository("");
     assert_eq!((shown.log_level, shown.packing), (defaults.log_level, defaults.packing));
@@ -412,7 +495,7 @@ fn the_example_names_every_key() {
     }
 }
 
-const HEADERS: &str = r"\[(global|chunking|packing|snapshots)\]|\[\[subvolumes\]\]";
+const HEADERS: &str = r"\[(global|s3|chunking|packing|snapshots)\]|\[\[subvolumes\]\]";
 const KEYS: &str = "(repository|global|subvolumes|path|name|retain|base_dir|minimum|pack_target|x|\"ä\")";
 const VALUES: &str =
     r#"(1|-1|0x1f|1e400|inf|true|'/a'|'/'|"\\u0000"|'64 KiB'|\[\{path='/a'\}\]|\{retain=1\}|1979-05-27)"#;

@@ -191,6 +191,15 @@ pub struct Checksum {
     pub value: ByteBuf,
 }
 
+impl Checksum {
+    /// The checksum that stores are told of packs.
+    #[must_use]
+    pub fn crc32c_of(bytes: &[u8]) -> Self {
+        let value = ByteBuf::from(crc32c::crc32c(bytes).to_be_bytes());
+        Self { algorithm: "CRC32C".to_owned(), value }
+    }
+}
+
 /// Where the footer frame of a pack is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FooterPlace {

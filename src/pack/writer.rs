@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use crate::id::{PackId, RepositoryId, SessionId};
 use crate::object::{ObjectKind, write_header};
-use crate::pack::format::{ChunkEntry, FrameEntry, FrameKind, PackClass, PackFooter, PackRecord, write_footer};
+use crate::pack::format::{
+    Checksum, ChunkEntry, FrameEntry, FrameKind, PackClass, PackFooter, PackRecord, write_footer,
+};
 
 /// A pack that is being filled.
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl PackWriter {
         write_footer(&self.footer, &mut self.bytes);
         let id = PackId::from_bytes(*blake3::hash(&self.bytes).as_bytes());
         let stored_bytes = self.bytes.len() as u64;
-        let record = PackRecord { id, stored_bytes, checksum: None, footer: self.footer };
+        let checksum = Some(Checksum::crc32c_of(&self.bytes));
+        let record = PackRecord { id, stored_bytes, checksum, footer: self.footer };
         FinishedPack { bytes: Bytes::from(self.bytes), record }
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
 
 use crate::id::{ChunkId, PackId, SegmentId, SessionId};
 use crate::index::{SEGMENT_LIMIT_BYTES, Segment};
@@ -34,6 +35,7 @@ pub struct ChunkIndex {
     /// A look-up has met a damaged place.
     damaged: bool,
     missing: HashSet<PackId>,
+    open_since: Option<Timestamp>,
 }
 
 impl ChunkIndex {
@@ -52,14 +54,15 @@ impl ChunkIndex {
         cache: &RecordCache,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<Self> {
-        let counting = sessions_that_count(repository, cache, monitor).await?;
+        let sessions = list_sessions(repository).await?;
+        let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
         let packs = list_packs(repository).await?;
         std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let (local, problems) = LocalIndex::open(directory, repository.id(), access)?;
         for problem in problems {
             tracing::info!(%problem, "a file of the local index is made again");
         }
-        let mut index = Self { local, damaged: false, missing: HashSet::new() };
+        let mut index = Self { local, damaged: false, missing: HashSet::new(), open_since: sessions.open_since };
         if let Err(error) = index.follow(repository, &counting, &packs, monitor).await {
             if !error.downcast_ref::<LocalIndexError>().is_some_and(LocalIndexError::means_rebuild) {
                 return Err(error);
@@ -87,6 +90,12 @@ impl ChunkIndex {
     #[must_use]
     pub fn missing_packs(&self) -> &HashSet<PackId> {
         &self.missing
+    }
+
+    /// When the first of the sessions that were open began, by the store's clock.
+    #[must_use]
+    pub fn open_since(&self) -> Option<Timestamp> {
+        self.open_since
     }
 
     /// Lets only those packs count that are listed as the index knows them.
@@ -224,10 +233,10 @@ async fn list_packs(repository: &Repository) -> anyhow::Result<HashMap<(PackClas
 /// Sessions that have ended, and not by being given up by prune.
 async fn sessions_that_count(
     repository: &Repository,
+    ended: Vec<SessionId>,
     cache: &RecordCache,
     monitor: &dyn Monitor,
 ) -> anyhow::Result<HashSet<SessionId>> {
-    let ended = list_sessions(repository).await?.ended;
     let read = |session| async move { (session, read_outcome(repository, session, cache).await) };
     let mut ends = stream::iter(ended).map(read).buffer_unordered(READS_AT_ONCE);
     let mut counting = HashSet::new();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use crate::id::{Digest, SegmentId, SessionId};
 use crate::index::Segment;
@@ -37,7 +38,7 @@ pub struct Unsettled {
 pub struct WriteSession {
     repository: Repository,
     id: SessionId,
-    started_at: jiff::Timestamp,
+    started_at: Timestamp,
     stored_bytes: AtomicU64,
     beats: AtomicU32,
 }
@@ -72,7 +73,7 @@ impl WriteSession {
 
     /// When the session began.
     #[must_use]
-    pub fn started_at(&self) -> jiff::Timestamp {
+    pub fn started_at(&self) -> Timestamp {
         self.started_at
     }
 
@@ -265,6 +266,8 @@ pub struct SessionList {
     pub ended: Vec<SessionId>,
     /// Sessions without one.
     pub open: Vec<SessionId>,
+    /// When the first of the open sessions began, by the store's clock.
+    pub open_since: Option<Timestamp>,
 }
 
 /// Lists the sessions.
@@ -280,7 +283,13 @@ pub async fn list_sessions(repository: &Repository) -> anyhow::Result<SessionLis
     for records in objects.chunk_by(|a, b| session_of(a) == session_of(b)) {
         let Some(session) = session_of(&records[0]) else { continue };
         let has_end = records.iter().any(|record| record.key == layout::session_end_key(&session));
-        if has_end { list.ended.push(session) } else { list.open.push(session) }
+        if has_end {
+            list.ended.push(session);
+        } else {
+            list.open.push(session);
+            let began_at = records.iter().map(|record| record.modified_at).min();
+            list.open_since = list.open_since.into_iter().chain(began_at).min();
+        }
     }
     Ok(list)
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::failure::{Failure, check_limit, length, slice};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
@@ -188,6 +189,10 @@ impl ObjectStore for FaultyStore {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.run("removing", key.as_str(), self.inner.delete(key)).await
+    }
+
+    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.run("removing", "", self.inner.remove_unfinished(before)).await
     }
 }
 

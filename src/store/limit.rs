@@ -1,30 +1,88 @@
-//! A bound on how much a store is asked at once.
+//! A bound on how much a store is asked at once, which gives way when the store is busy.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier};
+use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 
 /// Lets at most so many operations of a store run at once; others wait, in the order they came.
+///
+/// An operation that fails with [`StoreErrorKind::Transient`] is taken for a sign that the store is asked too much: half
+/// as many run from then on, and one more after each round that succeeds, as TCP does it. Operations that were under
+/// way together and fail together count once.
 #[derive(Debug)]
 pub struct LimitStore {
     inner: Store,
     permits: Semaphore,
+    window: Mutex<Window>,
+}
+
+/// How many operations may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    /// The bound it was made with.
+    most: usize,
+    /// The bound now.
+    allowed: usize,
+    /// Permits that exist, held ones too: more than `allowed` until enough operations are done.
+    permits: usize,
+    /// Operations that succeeded since the bound changed.
+    successes: usize,
+    /// How often the bound was lowered.
+    lowered: u64,
+}
+
+impl Window {
+    /// Takes the outcome of an operation that began when the bound had been lowered `lowered` times.
+    fn note(&mut self, is_busy: bool, lowered: u64) {
+        if !is_busy {
+            self.successes += 1;
+            if self.successes >= self.allowed && self.allowed < self.most {
+                self.allowed += 1;
+                self.successes = 0;
+            }
+        } else if lowered == self.lowered {
+            self.allowed = (self.allowed / 2).max(1);
+            self.successes = 0;
+            self.lowered += 1;
+        }
+    }
 }
 
 impl LimitStore {
     /// Wraps `inner` so that at most `operations` run at once.
     #[must_use]
     pub fn new(inner: Store, operations: NonZeroUsize) -> Self {
-        Self { inner, permits: Semaphore::new(operations.get().min(Semaphore::MAX_PERMITS)) }
+        let most = operations.get().min(Semaphore::MAX_PERMITS);
+        let window = Window { most, allowed: most, permits: most, successes: 0, lowered: 0 };
+        Self { inner, permits: Semaphore::new(most), window: Mutex::new(window) }
     }
 
-    async fn permit(&self) -> SemaphorePermit<'_> {
-        self.permits.acquire().await.expect("the semaphore is never closed")
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run<T>(&self, operation: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let lowered = self.window().lowered;
+        let result = operation.await;
+        let is_busy = result.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Transient);
+        let mut window = self.window();
+        window.note(is_busy, lowered);
+        if window.permits > window.allowed {
+            window.permits -= 1;
+            permit.forget();
+        } else if window.permits < window.allowed {
+            window.permits += 1;
+            self.permits.add_permits(1);
+        }
+        result
     }
 }
 
@@ -35,33 +93,31 @@ impl ObjectStore for LimitStore {
     }
 
     async fn put(&self, key: &Key, body: Bytes, tier: Tier) -> Result<PutOutcome, StoreError> {
-        let _permit = self.permit().await;
-        self.inner.put(key, body, tier).await
+        self.run(self.inner.put(key, body, tier)).await
     }
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        let _permit = self.permit().await;
-        self.inner.get(key, limit_bytes).await
+        self.run(self.inner.get(key, limit_bytes)).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let _permit = self.permit().await;
-        self.inner.get_range(key, range).await
+        self.run(self.inner.get_range(key, range)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
-        let _permit = self.permit().await;
-        self.inner.head(key).await
+        self.run(self.inner.head(key)).await
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {
-        let _permit = self.permit().await;
-        self.inner.list_page(prefix, after).await
+        self.run(self.inner.list_page(prefix, after)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        let _permit = self.permit().await;
-        self.inner.delete(key).await
+        self.run(self.inner.delete(key)).await
+    }
+
+    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.run(self.inner.remove_unfinished(before)).await
     }
 }
 
@@ -73,15 +129,27 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::store::faulty::{Fault, FaultyStore};
     use crate::store::memory::MemoryStore;
+
+    fn memory() -> Store {
+        Arc::new(MemoryStore::new(Arc::new(SystemClock)))
+    }
+
+    fn limit(count: usize) -> NonZeroUsize {
+        NonZeroUsize::new(count).unwrap()
+    }
+
+    async fn list(store: &LimitStore) -> bool {
+        store.list_page("", None).await.is_ok()
+    }
 
     #[tokio::test]
     async fn an_operation_waits_until_one_of_those_before_it_is_done() {
-        let inner = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-        let store = LimitStore::new(inner, NonZeroUsize::new(2).unwrap());
+        let store = LimitStore::new(memory(), limit(2));
         let key = Key::new("a").unwrap();
-        let first = store.permit().await;
-        let second = store.permit().await;
+        let first = store.permits.acquire().await.unwrap();
+        let second = store.permits.acquire().await.unwrap();
 
         let mut waiting = store.put(&key, Bytes::new(), Tier::Data);
         let is_pending = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
@@ -90,5 +158,43 @@ mod tests {
         drop(first);
         assert_eq!(waiting.await.unwrap(), PutOutcome::Stored);
         drop(second);
+    }
+
+    #[tokio::test]
+    async fn a_busy_store_is_asked_less_and_then_slowly_more() {
+        let failing = FaultyStore::new(memory()).with_fault(Fault::Before(1), StoreErrorKind::Transient);
+        let store = LimitStore::new(Arc::new(failing), limit(8));
+        assert!(!list(&store).await);
+        assert_eq!(store.window().allowed, 4);
+        // A round of 4, one of 5, one of 6 and one of 7.
+        let mut allowed = Vec::new();
+        for _ in 0..4 + 5 + 6 + 7 {
+            assert!(list(&store).await);
+            allowed.push(store.window().allowed);
+        }
+        assert_eq!((allowed[2], allowed[3], allowed[8], allowed[14], allowed[21]), (4, 5, 6, 7, 8));
+        assert!(list(&store).await);
+        assert_eq!((store.permits.available_permits(), store.window().permits), (8, 8));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_never_answers_is_asked_one_thing_at_a_time() {
+        let failing = FaultyStore::new(memory()).with_fault(Fault::From(1), StoreErrorKind::Transient);
+        let store = LimitStore::new(Arc::new(failing), limit(8));
+        for _ in 0..20 {
+            assert!(!list(&store).await);
+        }
+        assert_eq!((store.permits.available_permits(), store.window().allowed), (1, 1));
+    }
+
+    #[test]
+    fn operations_that_fail_together_count_once() {
+        let mut window = Window { most: 8, allowed: 8, permits: 8, successes: 0, lowered: 0 };
+        for _ in 0..8 {
+            window.note(true, 0);
+        }
+        assert_eq!((window.allowed, window.lowered), (4, 1));
+        window.note(true, 1);
+        assert_eq!(window.allowed, 2);
     }
 }

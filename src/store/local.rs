@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use self::root::Root;
 use super::failure::{Failure, check_prefix};
@@ -155,5 +156,10 @@ impl ObjectStore for LocalStore {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let owned_key = key.clone();
         self.run("removing", key, move |root| root.delete(&owned_key)).await
+    }
+
+    /// Files of writers that are gone are removed when the store is opened.
+    async fn remove_unfinished(&self, _before: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }

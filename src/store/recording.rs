@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::failure::length;
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier};
@@ -24,6 +25,8 @@ pub enum Operation {
     List,
     /// [`ObjectStore::delete`].
     Delete,
+    /// [`ObjectStore::remove_unfinished`].
+    RemoveUnfinished,
 }
 
 /// One request and how it went.
@@ -128,6 +131,11 @@ impl ObjectStore for RecordingStore {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let result = self.inner.delete(key).await;
         self.record(Operation::Delete, key.as_str(), None, result, |()| 0)
+    }
+
+    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let result = self.inner.remove_unfinished(before).await;
+        self.record(Operation::RemoveUnfinished, "", None, result, |_| 0)
     }
 }
 

@@ -97,11 +97,14 @@ impl Root {
     }
 
     pub(super) fn delete(&self, key: &Key) -> Result<(), Failure> {
-        self.open_object(key, OFlags::PATH)?;
+        match self.open_object(key, OFlags::PATH) {
+            Err(Failure { kind: StoreErrorKind::NotFound, .. }) => return Ok(()),
+            opened => opened?,
+        };
         let (parent, name) = split(path_of(key)?);
         let directory = self.open_directory(parent)?;
         match unlinkat(&directory, name, AtFlags::empty()) {
-            Err(Errno::NOENT) => Err(Failure::not_found()),
+            Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
             Ok(()) => Ok(sync_directory(&directory)?),
         }

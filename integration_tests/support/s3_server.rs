@@ -1,0 +1,412 @@
+//! An S3 server in memory, on a port of this machine: what is kept, what was asked, and how it misbehaves are the
+//! test's to see and to say. The protocol itself (requests, signatures, XML) is that of the crate `s3s`.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::wildcard_imports, reason = "the protocol has a type for each of its words")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![allow(clippy::disallowed_methods, reason = "a server has a clock of its own")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{TryStreamExt, stream};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::dto::*;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use tokio::net::TcpListener;
+
+pub(crate) const BUCKET: &str = "test-bucket";
+pub(crate) const ACCESS_KEY: &str = "TESTACCESSKEY";
+pub(crate) const SECRET_KEY: &str = "test-secret-key";
+
+/// What a server does otherwise than AWS.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Oddities {
+    /// `If-None-Match` is ignored: an object is overwritten.
+    pub(crate) overwrites: bool,
+    /// A PUT with `If-None-Match` is refused as not implemented.
+    pub(crate) refuses_conditions: bool,
+    /// Encryption is accepted and not confirmed.
+    pub(crate) hides_encryption: bool,
+    /// Multipart uploads cannot be listed.
+    pub(crate) hides_uploads: bool,
+    /// So many of the next requests are answered with `SlowDown`.
+    pub(crate) slow_downs: u32,
+    /// So many of the next PUTs take effect and are answered with an error.
+    pub(crate) lost_replies: u32,
+    /// So many of the next part uploads fail for good.
+    pub(crate) refused_parts: u32,
+    /// The next answers to these, in this order, are errors with this code.
+    pub(crate) errors: Vec<&'static str>,
+}
+
+/// An object as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) body: Bytes,
+    pub(crate) storage_class: Option<String>,
+    pub(crate) encryption: Option<String>,
+    pub(crate) encryption_key: Option<String>,
+    pub(crate) checksum_crc32c: Option<String>,
+    modified_at: SystemTime,
+}
+
+#[derive(Debug)]
+struct Upload {
+    key: String,
+    kept: Kept,
+    parts: BTreeMap<i32, Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Kept>,
+    uploads: BTreeMap<String, Upload>,
+    uploads_begun: u32,
+    requests: Vec<String>,
+    oddities: Oddities,
+}
+
+/// A server. It ends with the runtime it was started in.
+#[derive(Clone)]
+pub(crate) struct S3Server {
+    endpoint: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl S3Server {
+    /// Starts a server with one empty bucket.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = Self { endpoint, state: Arc::default() };
+        let mut builder = S3ServiceBuilder::new(server.clone());
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        tokio::spawn(serve(listener, builder.build()));
+        server
+    }
+
+    /// Starts a server in a thread of its own, for tests that are not asynchronous.
+    pub(crate) fn start_in_thread() -> Self {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                sender.send(Self::start().await).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        receiver.recv().unwrap()
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) fn set_oddities(&self, change: impl FnOnce(&mut Oddities)) {
+        change(&mut self.state().oddities);
+    }
+
+    /// The object of a key, if it is there.
+    pub(crate) fn object(&self, key: &str) -> Option<Kept> {
+        self.state().objects.get(key).cloned()
+    }
+
+    /// All keys, in order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state().objects.keys().cloned().collect()
+    }
+
+    /// Puts an object there past the protocol.
+    pub(crate) fn insert(&self, key: &str, kept: Kept) {
+        self.state().objects.insert(key.to_owned(), kept);
+    }
+
+    /// Changes the object of a key in place.
+    pub(crate) fn change(&self, key: &str, change: impl FnOnce(&mut Kept)) {
+        change(self.state().objects.get_mut(key).unwrap());
+    }
+
+    /// How many multipart uploads are neither completed nor aborted.
+    pub(crate) fn unfinished_uploads(&self) -> usize {
+        self.state().uploads.len()
+    }
+
+    /// The requests since the last call, as `PutObject key`.
+    pub(crate) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().requests)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Writes a request down, and fails it if it shall fail.
+    fn begin(&self, operation: &str, bucket: &str, key: &str) -> S3Result<()> {
+        let mut state = self.state();
+        state.requests.push(format!("{operation} {key}"));
+        if take(&mut state.oddities.slow_downs) {
+            return Err(s3_error!(SlowDown, "please reduce your request rate"));
+        }
+        if !state.oddities.errors.is_empty() {
+            let code = s3s::S3ErrorCode::from_bytes(state.oddities.errors.remove(0).as_bytes()).unwrap();
+            return Err(s3s::S3Error::with_message(code, "as the test wants it"));
+        }
+        if bucket == BUCKET { Ok(()) } else { Err(s3_error!(NoSuchBucket, "there is no such bucket")) }
+    }
+}
+
+impl State {
+    /// Stores an object, unless there is one and there must be none.
+    fn store(&mut self, key: String, kept: Kept, must_be_absent: bool) -> S3Result<()> {
+        if must_be_absent && self.oddities.refuses_conditions {
+            return Err(s3_error!(
+                NotImplemented,
+                "a header you provided implies functionality that is not implemented"
+            ));
+        }
+        if must_be_absent && !self.oddities.overwrites && self.objects.contains_key(&key) {
+            return Err(s3_error!(PreconditionFailed, "at least one of the preconditions did not hold"));
+        }
+        self.objects.insert(key, kept);
+        if take(&mut self.oddities.lost_replies) {
+            return Err(s3_error!(InternalError, "the reply is lost"));
+        }
+        Ok(())
+    }
+}
+
+fn take(count: &mut u32) -> bool {
+    let taken = *count > 0;
+    *count = count.saturating_sub(1);
+    taken
+}
+
+async fn serve(listener: TcpListener, service: S3Service) {
+    let http = Builder::new(TokioExecutor::new());
+    while let Ok((socket, _)) = listener.accept().await {
+        socket.set_nodelay(true).unwrap();
+        let connection = http.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
+        tokio::spawn(async move { drop(connection.await) });
+    }
+}
+
+async fn read(body: Option<StreamingBlob>) -> S3Result<Bytes> {
+    let Some(body) = body else { return Ok(Bytes::new()) };
+    let pieces: Vec<Bytes> = body.try_collect().await.map_err(|_| s3_error!(IncompleteBody))?;
+    Ok(pieces.concat().into())
+}
+
+/// The CRC-32C of a body, as the header has it.
+pub(crate) fn checksum(body: &[u8]) -> String {
+    aws_smithy_types::base64::encode(crc32c::crc32c(body).to_be_bytes())
+}
+
+fn check_checksum(body: &Bytes, claimed: Option<&String>) -> S3Result<()> {
+    if claimed.is_none_or(|claimed| *claimed == checksum(body)) { Ok(()) } else { Err(s3_error!(BadDigest)) }
+}
+
+fn size(body: &Bytes) -> Option<i64> {
+    Some(i64::try_from(body.len()).unwrap())
+}
+
+fn is_archival(kept: &Kept) -> bool {
+    matches!(kept.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE"))
+}
+
+type Answer<T> = S3Result<S3Response<T>>;
+
+#[async_trait]
+impl S3 for S3Server {
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        let input = request.input;
+        self.begin("PutObject", &input.bucket, &input.key)?;
+        let body = read(input.body).await?;
+        check_checksum(&body, input.checksum_crc32c.as_ref())?;
+        let encryption = input.server_side_encryption.clone();
+        let kept = Kept {
+            body,
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            encryption: encryption.as_ref().map(|encryption| encryption.as_str().to_owned()),
+            encryption_key: input.ssekms_key_id,
+            checksum_crc32c: input.checksum_crc32c,
+            modified_at: SystemTime::now(),
+        };
+        let mut state = self.state();
+        state.store(input.key, kept, input.if_none_match.is_some())?;
+        let confirmed = encryption.filter(|_| !state.oddities.hides_encryption);
+        Ok(S3Response::new(PutObjectOutput { server_side_encryption: confirmed, ..PutObjectOutput::default() }))
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+        let input = request.input;
+        self.begin("GetObject", &input.bucket, &input.key)?;
+        let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
+        if is_archival(&kept) {
+            return Err(s3_error!(InvalidObjectState, "the operation is not valid for the object's storage class"));
+        }
+        let whole_bytes = kept.body.len();
+        let (body, content_range) = match input.range {
+            None => (kept.body, None),
+            Some(range) => {
+                let range = range.check(whole_bytes as u64)?;
+                let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
+                (kept.body.slice(start..end), Some(format!("bytes {start}-{}/{whole_bytes}", end - 1)))
+            }
+        };
+        Ok(S3Response::new(GetObjectOutput {
+            content_length: size(&body),
+            content_range,
+            last_modified: Some(kept.modified_at.into()),
+            body: Some(StreamingBlob::wrap(stream::iter([Ok::<_, std::io::Error>(body)]))),
+            ..GetObjectOutput::default()
+        }))
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+        let input = request.input;
+        self.begin("HeadObject", &input.bucket, &input.key)?;
+        let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
+        Ok(S3Response::new(HeadObjectOutput {
+            content_length: size(&kept.body),
+            last_modified: Some(kept.modified_at.into()),
+            storage_class: kept.storage_class.map(StorageClass::from),
+            ..HeadObjectOutput::default()
+        }))
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
+        let input = request.input;
+        self.begin("DeleteObject", &input.bucket, &input.key)?;
+        self.state().objects.remove(&input.key);
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
+        let input = request.input;
+        let prefix = input.prefix.unwrap_or_default();
+        self.begin("ListObjectsV2", &input.bucket, &prefix)?;
+        let after = input.continuation_token.or(input.start_after).unwrap_or_default();
+        let limit = usize::try_from(input.max_keys.unwrap_or(1000).min(1000)).unwrap();
+        let state = self.state();
+        let mut found = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+        let contents: Vec<Object> = found.by_ref().take(limit).map(|(key, kept)| listed(key, kept)).collect();
+        let more = found.next().is_some();
+        Ok(S3Response::new(ListObjectsV2Output {
+            next_continuation_token: contents.last().filter(|_| more).and_then(|last| last.key.clone()),
+            is_truncated: Some(more),
+            contents: Some(contents),
+            ..ListObjectsV2Output::default()
+        }))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> Answer<CreateMultipartUploadOutput> {
+        let input = request.input;
+        self.begin("CreateMultipartUpload", &input.bucket, &input.key)?;
+        let kept = Kept {
+            body: Bytes::new(),
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            encryption: input.server_side_encryption.map(|encryption| encryption.as_str().to_owned()),
+            encryption_key: input.ssekms_key_id,
+            checksum_crc32c: None,
+            modified_at: SystemTime::now(),
+        };
+        let mut state = self.state();
+        state.uploads_begun += 1;
+        let id = format!("upload-{}", state.uploads_begun);
+        state.uploads.insert(id.clone(), Upload { key: input.key, kept, parts: BTreeMap::new() });
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            upload_id: Some(id),
+            ..CreateMultipartUploadOutput::default()
+        }))
+    }
+
+    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        let input = request.input;
+        self.begin("UploadPart", &input.bucket, &input.key)?;
+        let body = read(input.body).await?;
+        check_checksum(&body, input.checksum_crc32c.as_ref())?;
+        let mut state = self.state();
+        if take(&mut state.oddities.refused_parts) {
+            return Err(s3_error!(AccessDenied, "this part is refused"));
+        }
+        let upload = state.uploads.get_mut(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
+        upload.parts.insert(input.part_number, body);
+        Ok(S3Response::new(UploadPartOutput {
+            e_tag: Some(ETag::Strong(format!("part-{}", input.part_number))),
+            ..UploadPartOutput::default()
+        }))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        let input = request.input;
+        self.begin("CompleteMultipartUpload", &input.bucket, &input.key)?;
+        let mut state = self.state();
+        let upload = state.uploads.get(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
+        let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let parts: Option<Vec<Bytes>> =
+            named.iter().map(|part| upload.parts.get(&part.part_number?).cloned()).collect();
+        let body = Bytes::from(parts.ok_or_else(|| s3_error!(InvalidPart))?.concat());
+        check_checksum(&body, input.checksum_crc32c.as_ref())?;
+        let kept = Kept { body, checksum_crc32c: input.checksum_crc32c, ..upload.kept.clone() };
+        state.store(input.key, kept, input.if_none_match.is_some())?;
+        state.uploads.remove(&input.upload_id);
+        Ok(S3Response::new(CompleteMultipartUploadOutput::default()))
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> Answer<AbortMultipartUploadOutput> {
+        let input = request.input;
+        self.begin("AbortMultipartUpload", &input.bucket, &input.key)?;
+        self.state().uploads.remove(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> Answer<ListMultipartUploadsOutput> {
+        let input = request.input;
+        let prefix = input.prefix.unwrap_or_default();
+        self.begin("ListMultipartUploads", &input.bucket, &prefix)?;
+        let state = self.state();
+        if state.oddities.hides_uploads {
+            return Err(s3_error!(NotImplemented, "multipart uploads cannot be listed"));
+        }
+        let uploads = state.uploads.iter().filter(|(_, upload)| upload.key.starts_with(&prefix));
+        let uploads = uploads.map(|(id, upload)| MultipartUpload {
+            key: Some(upload.key.clone()),
+            upload_id: Some(id.clone()),
+            initiated: Some(upload.kept.modified_at.into()),
+            ..MultipartUpload::default()
+        });
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            uploads: Some(uploads.collect()),
+            is_truncated: Some(false),
+            ..ListMultipartUploadsOutput::default()
+        }))
+    }
+}
+
+fn listed(key: &str, kept: &Kept) -> Object {
+    Object {
+        key: Some(key.to_owned()),
+        size: size(&kept.body),
+        last_modified: Some(kept.modified_at.into()),
+        ..Object::default()
+    }
+}

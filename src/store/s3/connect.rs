@@ -1,0 +1,64 @@
+//! Makes the client of a bucket: where the server is, who we are, how long to wait.
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Builder, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_types::service_config::ServiceConfigKey;
+
+use super::settings::S3Settings;
+use crate::store::failure::Failure;
+
+/// What servers that are not AWS call their only region, mostly.
+const REGION_OF_OTHERS: &str = "us-east-1";
+
+/// Makes a client. Nothing is sent to the server yet, but credentials may be asked for.
+pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Failure> {
+    let timeouts = TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build();
+    // Retries and stalls are ours: the retries tell a lost reply from a refusal, and a stall is measured in bytes.
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(region) = &settings.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(url) = &settings.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    client(&loader.load().await, settings)
+}
+
+pub(super) fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// Makes the client of a loaded environment.
+pub(super) fn client(environment: &SdkConfig, settings: &S3Settings) -> Result<Client, Failure> {
+    let elsewhere = has_endpoint(environment);
+    let mut builder = Builder::from(environment)
+        .force_path_style(settings.force_path_style.unwrap_or(elsewhere))
+        // Bodies carry a checksum of our own, and what is read is checked by its BLAKE3.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if environment.region().is_none() {
+        if !elsewhere {
+            return Err(Failure::other("the bucket's region is not known: set `region` in [s3], or AWS_REGION"));
+        }
+        builder = builder.region(Region::new(REGION_OF_OTHERS));
+    }
+    Ok(Client::from_conf(builder.build()))
+}
+
+/// Whether a server other than AWS is named, for everything or for S3.
+fn has_endpoint(environment: &SdkConfig) -> bool {
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let for_s3 = || environment.service_config()?.load_config(key.ok()?);
+    environment.endpoint_url().is_some() || for_s3().is_some()
+}
