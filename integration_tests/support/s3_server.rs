@@ -27,6 +27,7 @@ pub(crate) const SECRET_KEY: &str = "test-secret-key";
 
 /// What a server does otherwise than AWS.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each oddity is there or not")]
 pub(crate) struct Oddities {
     /// `If-None-Match` is ignored: an object is overwritten.
     pub(crate) overwrites: bool,
@@ -204,6 +205,7 @@ async fn read(body: Option<StreamingBlob>) -> S3Result<Bytes> {
 }
 
 /// The CRC-32C of a body, as the header has it.
+#[expect(clippy::big_endian_bytes, reason = "S3's header has the highest byte first")]
 pub(crate) fn checksum(body: &[u8]) -> String {
     aws_smithy_types::base64::encode(crc32c::crc32c(body).to_be_bytes())
 }
@@ -212,8 +214,8 @@ fn check_checksum(body: &Bytes, claimed: Option<&String>) -> S3Result<()> {
     if claimed.is_none_or(|claimed| *claimed == checksum(body)) { Ok(()) } else { Err(s3_error!(BadDigest)) }
 }
 
-fn size(body: &Bytes) -> Option<i64> {
-    Some(i64::try_from(body.len()).unwrap())
+fn size(body: &Bytes) -> i64 {
+    i64::try_from(body.len()).unwrap()
 }
 
 fn is_archival(kept: &Kept) -> bool {
@@ -261,7 +263,7 @@ impl S3 for S3Server {
             }
         };
         Ok(S3Response::new(GetObjectOutput {
-            content_length: size(&body),
+            content_length: Some(size(&body)),
             content_range,
             last_modified: Some(kept.modified_at.into()),
             body: Some(StreamingBlob::wrap(stream::iter([Ok::<_, std::io::Error>(body)]))),
@@ -274,7 +276,7 @@ impl S3 for S3Server {
         self.begin("HeadObject", &input.bucket, &input.key)?;
         let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
         Ok(S3Response::new(HeadObjectOutput {
-            content_length: size(&kept.body),
+            content_length: Some(size(&kept.body)),
             last_modified: Some(kept.modified_at.into()),
             storage_class: kept.storage_class.map(StorageClass::from),
             ..HeadObjectOutput::default()
@@ -405,7 +407,7 @@ impl S3 for S3Server {
 fn listed(key: &str, kept: &Kept) -> Object {
     Object {
         key: Some(key.to_owned()),
-        size: size(&kept.body),
+        size: Some(size(&kept.body)),
         last_modified: Some(kept.modified_at.into()),
         ..Object::default()
     }

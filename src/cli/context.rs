@@ -4,6 +4,11 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use crate::backup::{Host, Interruption};
 use crate::cli::exit::UsageError;
 use crate::cli::progress::Progress;
@@ -125,10 +130,15 @@ fn start_logging(level: LogLevel, format: LogFormat) {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // What libraries say is for their developers, and errors come with their reasons anyway. Only their warnings, and
+    // only for who wants to know: below that, they show what may be secret.
+    let of_libraries = if level > tracing::Level::INFO { LevelFilter::WARN } else { LevelFilter::OFF };
+    let filter = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(of_libraries);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
     // A second call in one process changes nothing, and there is none.
     drop(match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => registry.with(layer).try_init(),
+        LogFormat::Json => registry.with(layer.json()).try_init(),
     });
 }

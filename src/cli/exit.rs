@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Locked = 4,
     /// The repository is damaged.
     Damaged = 5,
+    /// Objects are archived and have to be thawed first.
+    Archived = 6,
     /// A signal came.
     Interrupted = 130,
 }
@@ -142,6 +144,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Exit::Locked
     } else if any(<dyn std::error::Error>::is::<Damage>) {
         Exit::Damaged
+    } else if any(|cause| matches!(cause.downcast_ref(), Some(StoreError { kind: StoreErrorKind::Archived, .. }))) {
+        Exit::Archived
     } else {
         Exit::Failed
     }

@@ -129,7 +129,7 @@ fn a_key_that_means_nothing_is_a_fault() {
     assert_faults(&[
         ("rtain = 1", "2:1: rtain: unknown key ({ROOT_KEYS})"),
         ("[snapshot]", "2:2: snapshot: unknown key (did you mean 'snapshots'?)"),
-        ("[s3]\nregion = 'x'", "2:2: s3: unknown key ({ROOT_KEYS})"),
+        ("[s3]\nregoin = 'x'", "3:1: s3.regoin: unknown key (did you mean 'region'?)"),
         ("[snapshots]\nretian = 1", "3:1: snapshots.retian: unknown key (did you mean 'retain'?)"),
         ("[chunking]\n  min = '4 KiB'", "3:3: chunking.min: unknown key (did you mean 'minimum'?)"),
         ("[restore]\nverify = true", "2:2: restore: unknown key ({ROOT_KEYS})"),

@@ -194,6 +194,7 @@ pub struct Checksum {
 impl Checksum {
     /// The checksum that stores are told of packs.
     #[must_use]
+    #[expect(clippy::big_endian_bytes, reason = "S3 has the highest byte first")]
     pub fn crc32c_of(bytes: &[u8]) -> Self {
         let value = ByteBuf::from(crc32c::crc32c(bytes).to_be_bytes());
         Self { algorithm: "CRC32C".to_owned(), value }

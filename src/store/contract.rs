@@ -44,7 +44,7 @@ async fn in_files() -> Subject {
     Subject { store: Arc::new(store), _directory: Some(directory) }
 }
 
-async fn in_a_bucket(settings: S3Settings) -> Subject {
+async fn in_a_bucket(settings: &S3Settings) -> Subject {
     let server = S3Server::start().await;
     let store = S3Store::on(&server, settings).with_page_size(u16::try_from(PAGE_SIZE).unwrap());
     Subject { store: Arc::new(store), _directory: None }
@@ -121,8 +121,8 @@ contract! {
     over_limit: in_memory(|store| Arc::new(LimitStore::new(store, NonZeroUsize::MIN)));
     over_recording: in_memory(|store| Arc::new(RecordingStore::new(store)));
     over_faulty: in_memory(|store| Arc::new(FaultyStore::new(store)));
-    over_s3: in_a_bucket(S3Settings::default()).await;
-    over_s3_in_parts: in_a_bucket(S3Settings { part_bytes: 1 << 20, ..S3Settings::default() }).await;
+    over_s3: in_a_bucket(&S3Settings::default()).await;
+    over_s3_in_parts: in_a_bucket(&S3Settings { part_bytes: 1 << 20, ..S3Settings::default() }).await;
     #[ignore = "needs an S3 server that knows If-None-Match"]
     over_real_s3: in_a_real_bucket(true).await;
 }

@@ -176,7 +176,7 @@ impl S3Store {
             .checksum_crc32_c(checksum_text(&body))
             .content_length(i64::try_from(length(&body)).unwrap_or(i64::MAX))
             .body(upload(body, self.upload_bandwidth.clone(), progress.clone()));
-        match self.watch(&progress, request.send()).await? {
+        match self.watch(&progress, Box::pin(request.send())).await? {
             Ok(stored) => {
                 self.check_encryption(stored.server_side_encryption());
                 Ok(Stored::New)
@@ -206,7 +206,7 @@ impl S3Store {
 
     async fn find(&self, key: &Key) -> Result<Option<ObjectInfo>, Failure> {
         let request = self.client.head_object().bucket(&self.bucket).key(self.full_key(key));
-        let found = match self.request(&Progress::new(), request.send()).await {
+        let found = match self.request(&Progress::new(), Box::pin(request.send())).await {
             Err(Failure { kind: StoreErrorKind::NotFound, .. }) => return Ok(None),
             found => found?,
         };
@@ -224,12 +224,12 @@ impl S3Store {
 
     async fn get_whole(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, Failure> {
         let progress = Progress::new();
-        let read = async {
+        let read = Box::pin(async {
             let answer = self.get_request(key).send().await.map_err(|error| failure(&error))?;
             let size_bytes = body_bytes(&answer)?;
             check_limit(size_bytes, limit_bytes)?;
             self.download(answer, size_bytes, &progress).await
-        };
+        });
         self.watch(&progress, read).await?
     }
 
@@ -240,7 +240,7 @@ impl S3Store {
             return check_range(&range, found.size_bytes).map(|()| Bytes::new());
         }
         let progress = Progress::new();
-        let read = async {
+        let read = Box::pin(async {
             let request = self.get_request(key).range(format!("bytes={}-{}", range.start, range.end - 1));
             let answer = request.send().await.map_err(|error| failure(&error))?;
             let (offset, object_bytes) = answer
@@ -253,7 +253,7 @@ impl S3Store {
                 return Err(transient("the server sends another part of the object than was asked for"));
             }
             self.download(answer, part_bytes, &progress).await
-        };
+        });
         self.watch(&progress, read).await?
     }
 
@@ -291,7 +291,7 @@ impl S3Store {
                 .set_start_after(start_after.clone().filter(|_| continuation.is_none()))
                 .set_continuation_token(continuation.take())
                 .set_max_keys(self.page_size);
-            let answer = self.request(&Progress::new(), request.send()).await?;
+            let answer = self.request(&Progress::new(), Box::pin(request.send())).await?;
             let objects: Vec<ObjectInfo> = answer.contents().iter().filter_map(|object| self.listed(object)).collect();
             let in_order = objects.is_sorted_by(|one, other| one.key < other.key)
                 && objects.first().is_none_or(|first| after.is_none_or(|after| first.key > *after));
@@ -345,7 +345,7 @@ impl ObjectStore for S3Store {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let request = self.client.delete_object().bucket(&self.bucket).key(self.full_key(key));
-        let deleted = self.request(&Progress::new(), request.send()).await;
+        let deleted = self.request(&Progress::new(), Box::pin(request.send())).await;
         deleted.map(drop).map_err(|failure| failure.at("removing", &self.url, key))
     }
 
@@ -356,6 +356,7 @@ impl ObjectStore for S3Store {
 }
 
 /// The CRC-32C of a body as S3's headers have it: base64 of its bytes, the highest first.
+#[expect(clippy::big_endian_bytes, reason = "S3's header has the highest byte first")]
 fn checksum_text(body: &Bytes) -> String {
     aws_smithy_types::base64::encode(crc32c::crc32c(body).to_be_bytes())
 }

@@ -1,5 +1,8 @@
 //! Makes the client of a bucket: where the server is, who we are, how long to wait.
 
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -25,14 +28,19 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Failure> {
         .http_client(http_client())
         .timeout_config(timeouts)
         .retry_config(RetryConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    if let Some(region) = &settings.region {
-        loader = loader.region(Region::new(region.clone()));
-    }
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .region(region(settings));
     if let Some(url) = &settings.endpoint_url {
         loader = loader.endpoint_url(url);
     }
     client(&loader.load().await, settings)
+}
+
+/// Where the region is looked for. Not at the instance's metadata service: on other machines that takes seconds to fail.
+fn region(settings: &S3Settings) -> RegionProviderChain {
+    RegionProviderChain::first_try(settings.region.clone().map(Region::new))
+        .or_else(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new())
 }
 
 pub(super) fn http_client() -> SharedHttpClient {

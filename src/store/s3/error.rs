@@ -43,6 +43,9 @@ fn unreachable_server(error: &(dyn Error + 'static)) -> Failure {
         let advice = "SSL_CERT_FILE can name a file with the certificate to trust";
         return Failure::other(format!("the server's certificate is not accepted: {cause}; {advice}"));
     }
+    if cause.contains("InvalidContentType") {
+        return Failure::other("the server does not speak https: is it an http:// endpoint?");
+    }
     transient(format!("the server cannot be reached: {cause}"))
 }
 
@@ -52,7 +55,8 @@ fn not_sent(error: &(dyn Error + 'static)) -> Failure {
     if causes.iter().any(|cause| cause.contains("credential") || cause.contains("identity")) {
         let cause = causes.last().map_or("", String::as_str);
         let reason = format!(
-            "there are no credentials ({cause}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            "there are no credentials, neither in the environment nor in a profile nor from an instance role ({cause}); \
+             set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for SSO, run `aws sso login`"
         );
         return Failure { kind: StoreErrorKind::Denied, reason };
     }

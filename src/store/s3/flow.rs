@@ -35,7 +35,8 @@ impl Bandwidth {
     fn book(&self, bytes: usize) -> Option<Instant> {
         let limit = self.0.as_ref()?;
         let now = Instant::now();
-        let takes = Duration::from_secs_f64(bytes as f64 / limit.bytes_per_second as f64);
+        let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(limit.bytes_per_second);
+        let takes = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let mut free_at = limit.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         let starts_at = (*free_at).max(now);
         *free_at = starts_at + takes;
@@ -167,7 +168,7 @@ mod tests {
     async fn several_uploads_together_keep_to_the_limit() {
         let bandwidth = Bandwidth::new(Some(MIB as u64));
         let started_at = Instant::now();
-        let body = Bytes::from((0..2 * MIB).map(|position| (position % 251) as u8).collect::<Vec<_>>());
+        let body = Bytes::from((0..=250).cycle().take(2 * MIB).collect::<Vec<u8>>());
         let one = drain(body.clone(), bandwidth.clone(), Progress::new());
         let other = drain(body.clone(), bandwidth, Progress::new());
         let (one, other) = tokio::join!(one, other);

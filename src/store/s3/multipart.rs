@@ -41,7 +41,7 @@ impl S3Store {
             .set_storage_class(self.storage_class(tier));
         let (encryption, key_id) = self.encryption();
         request = request.set_server_side_encryption(encryption).set_ssekms_key_id(key_id);
-        let begun = self.request(&Progress::new(), request.send()).await?;
+        let begun = self.request(&Progress::new(), Box::pin(request.send())).await?;
         begun.upload_id.ok_or_else(|| transient("the server did not say how it calls the upload"))
     }
 
@@ -67,7 +67,7 @@ impl S3Store {
             .checksum_crc32_c(&checksum)
             .content_length(i64::try_from(length(&part)).unwrap_or(i64::MAX))
             .body(upload(part, self.upload_bandwidth.clone(), progress.clone()));
-        let put = self.request(&progress, request.send()).await?;
+        let put = self.request(&progress, Box::pin(request.send())).await?;
         Ok(CompletedPart::builder().part_number(number).checksum_crc32_c(checksum).set_e_tag(put.e_tag).build())
     }
 
@@ -88,7 +88,7 @@ impl S3Store {
             .checksum_type(ChecksumType::FullObject)
             .checksum_crc32_c(checksum_text(body))
             .set_if_none_match(self.if_none_match());
-        match self.watch(&Progress::new(), request.send()).await? {
+        match self.watch(&Progress::new(), Box::pin(request.send())).await? {
             Ok(_) => Ok(Stored::New),
             Err(error) if is_precondition_failed(&error) => Ok(Stored::Refused),
             // The upload's end may have been reached by an earlier try whose reply was lost.
@@ -100,7 +100,7 @@ impl S3Store {
     /// Takes back what has been stored of an object. Where that fails, the next run does it.
     async fn abort_parts(&self, full_key: &str, id: &str) {
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(full_key).upload_id(id);
-        if let Err(error) = self.request(&Progress::new(), request.send()).await {
+        if let Err(error) = self.request(&Progress::new(), Box::pin(request.send())).await {
             tracing::debug!(key = full_key, reason = error.reason, "parts of an object stay for now");
         }
     }
@@ -117,7 +117,7 @@ impl S3Store {
                 .prefix(&self.key_prefix)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker);
-            let page = match self.watch(&Progress::new(), request.send()).await? {
+            let page = match self.watch(&Progress::new(), Box::pin(request.send())).await? {
                 Ok(page) => page,
                 Err(error) if is_not_offered(&error) => return Ok(0),
                 Err(error) => return Err(failure(&error)),

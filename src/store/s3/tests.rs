@@ -28,7 +28,7 @@ fn settings() -> S3Settings {
 
 impl S3Store {
     /// A store on a server of the tests.
-    pub(crate) fn on(server: &S3Server, settings: S3Settings) -> Self {
+    pub(crate) fn on(server: &S3Server, settings: &S3Settings) -> Self {
         let credentials = aws_sdk_s3::config::Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
         Self::with_credentials(server.endpoint(), BUCKET, settings, credentials)
     }
@@ -36,7 +36,7 @@ impl S3Store {
     fn with_credentials(
         endpoint: &str,
         bucket: &str,
-        settings: S3Settings,
+        settings: &S3Settings,
         credentials: aws_sdk_s3::config::Credentials,
     ) -> Self {
         let environment = aws_config::SdkConfig::builder()
@@ -46,8 +46,8 @@ impl S3Store {
             .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
             .endpoint_url(endpoint)
             .build();
-        let client = connect::client(&environment, &settings).unwrap();
-        Self::over(client, bucket, Some(&key("folder/repository")), &settings)
+        let client = connect::client(&environment, settings).unwrap();
+        Self::over(client, bucket, Some(&key("folder/repository")), settings)
     }
 }
 
@@ -70,7 +70,7 @@ async fn objects_are_stored_with_class_encryption_and_checksum() {
         encryption: Some(Encryption::Kms { dual_layer: false, key_id: Some("a-key".to_owned()) }),
         ..settings()
     };
-    let store = S3Store::on(&server, settings);
+    let store = S3Store::on(&server, &settings);
     put(&store, "data/a", b"content", Tier::Data).await.unwrap();
     put(&store, "meta/b", b"content", Tier::Metadata).await.unwrap();
     put(&store, "data/large", &vec![7; 3_000_000], Tier::Data).await.unwrap();
@@ -87,7 +87,7 @@ async fn objects_are_stored_with_class_encryption_and_checksum() {
 async fn an_archived_object_is_said_to_need_a_thaw() {
     let server = S3Server::start().await;
     let settings = S3Settings { storage_class_data: Some("GLACIER".parse().unwrap()), ..settings() };
-    let store = S3Store::on(&server, settings);
+    let store = S3Store::on(&server, &settings);
     put(&store, "data/a", b"content", Tier::Data).await.unwrap();
     let error = store.get(&key("data/a"), 100).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Archived);
@@ -99,7 +99,7 @@ async fn an_archived_object_is_said_to_need_a_thaw() {
 #[tokio::test]
 async fn a_large_object_goes_in_parts_and_comes_back_whole() {
     let server = S3Server::start().await;
-    let store = S3Store::on(&server, settings());
+    let store = S3Store::on(&server, &settings());
     let body = random_bytes(3_500_000);
     assert_eq!(put(&store, "data/a", &body, Tier::Data).await.unwrap(), PutOutcome::Stored);
     let requests = server.take_requests();
@@ -115,7 +115,7 @@ async fn a_large_object_goes_in_parts_and_comes_back_whole() {
 #[tokio::test]
 async fn parts_of_an_object_that_fails_are_taken_back() {
     let server = S3Server::start().await;
-    let store = S3Store::on(&server, settings());
+    let store = S3Store::on(&server, &settings());
     server.set_oddities(|oddities| oddities.refused_parts = 1);
     let error = put(&store, "data/a", &random_bytes(3_500_000), Tier::Data).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Denied);
@@ -125,7 +125,7 @@ async fn parts_of_an_object_that_fails_are_taken_back() {
 #[tokio::test]
 async fn only_uploads_begun_before_a_moment_are_taken_back() {
     let server = S3Server::start().await;
-    let store = S3Store::on(&server, settings());
+    let store = S3Store::on(&server, &settings());
     store.begin_parts(&key("data/a"), Tier::Data).await.unwrap();
     store.begin_parts(&key("meta/b"), Tier::Data).await.unwrap();
     let now = SystemClock.now();
@@ -141,7 +141,7 @@ async fn only_uploads_begun_before_a_moment_are_taken_back() {
 async fn a_server_that_overwrites_is_asked_first_where_the_settings_say_so() {
     let server = S3Server::start().await;
     server.set_oddities(|oddities| oddities.overwrites = true);
-    let store = S3Store::on(&server, S3Settings { conditional_put: false, ..settings() });
+    let store = S3Store::on(&server, &S3Settings { conditional_put: false, ..settings() });
     assert_eq!(put(&store, "a", b"first", Tier::Metadata).await.unwrap(), PutOutcome::Stored);
     assert_eq!(put(&store, "a", b"other", Tier::Metadata).await.unwrap(), PutOutcome::Exists);
     assert_eq!(store.get(&key("a"), 100).await.unwrap(), "first");
@@ -152,9 +152,9 @@ async fn a_server_that_overwrites_is_asked_first_where_the_settings_say_so() {
 async fn a_server_that_refuses_conditions_is_named_with_what_to_do() {
     let server = S3Server::start().await;
     server.set_oddities(|oddities| oddities.refuses_conditions = true);
-    let error = put(&S3Store::on(&server, settings()), "a", b"x", Tier::Metadata).await.unwrap_err();
+    let error = put(&S3Store::on(&server, &settings()), "a", b"x", Tier::Metadata).await.unwrap_err();
     assert!(error.to_string().contains("conditional_put = false"), "{error}");
-    let store = S3Store::on(&server, S3Settings { conditional_put: false, ..settings() });
+    let store = S3Store::on(&server, &S3Settings { conditional_put: false, ..settings() });
     assert_eq!(put(&store, "a", b"x", Tier::Metadata).await.unwrap(), PutOutcome::Stored);
 }
 
@@ -167,7 +167,7 @@ fn with_retries(store: S3Store) -> Store {
 #[tokio::test]
 async fn a_put_whose_reply_was_lost_meets_itself() {
     let server = S3Server::start().await;
-    let store = with_retries(S3Store::on(&server, settings()));
+    let store = with_retries(S3Store::on(&server, &settings()));
     for body in [random_bytes(1000), random_bytes(3_500_000)] {
         server.set_oddities(|oddities| oddities.lost_replies = 1);
         let key = key(&format!("data/{}", body.len()));
@@ -180,7 +180,7 @@ async fn a_put_whose_reply_was_lost_meets_itself() {
 #[tokio::test]
 async fn a_busy_server_is_asked_again() {
     let server = S3Server::start().await;
-    let store = with_retries(S3Store::on(&server, settings()));
+    let store = with_retries(S3Store::on(&server, &settings()));
     server.set_oddities(|oddities| oddities.slow_downs = 5);
     store.put(&key("a"), Bytes::from_static(b"x"), Tier::Metadata).await.unwrap();
     server.set_oddities(|oddities| oddities.slow_downs = 5);
@@ -190,7 +190,7 @@ async fn a_busy_server_is_asked_again() {
 #[tokio::test]
 async fn objects_with_foreign_names_are_not_listed() {
     let server = S3Server::start().await;
-    let store = S3Store::on(&server, settings()).with_page_size(1);
+    let store = S3Store::on(&server, &settings()).with_page_size(1);
     for text in ["a", "d"] {
         put(&store, text, b"x", Tier::Metadata).await.unwrap();
     }
@@ -214,7 +214,7 @@ async fn refusals_name_the_bucket_and_say_what_to_do() {
     ];
     for (bucket, id, secret, advice) in cases {
         let credentials = aws_sdk_s3::config::Credentials::new(id, secret, None, None, "test");
-        let store = S3Store::with_credentials(server.endpoint(), bucket, settings(), credentials);
+        let store = S3Store::with_credentials(server.endpoint(), bucket, &settings(), credentials);
         let error = store.list_page("config/", None).await.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("listing s3://{bucket}/folder/repository/config/: the server says ")),
@@ -230,7 +230,7 @@ async fn a_server_that_is_not_there_may_come_back() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let credentials = aws_sdk_s3::config::Credentials::new("id", "secret", None, None, "test");
-    let store = S3Store::with_credentials(&endpoint, BUCKET, settings(), credentials);
+    let store = S3Store::with_credentials(&endpoint, BUCKET, &settings(), credentials);
     let error = store.head(&key("a")).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Transient);
     assert!(error.to_string().contains("Connection refused"), "{error}");
@@ -242,7 +242,7 @@ async fn a_server_that_falls_silent_is_given_up_in_time() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let settings = S3Settings { stall_timeout: Duration::from_millis(300), ..settings() };
     let credentials = aws_sdk_s3::config::Credentials::new("id", "secret", None, None, "test");
-    let store = S3Store::with_credentials(&endpoint, BUCKET, settings, credentials);
+    let store = S3Store::with_credentials(&endpoint, BUCKET, &settings, credentials);
     // Connections are accepted by the kernel, and nobody answers.
     for error in [
         store.get(&key("a"), 10).await.unwrap_err(),
