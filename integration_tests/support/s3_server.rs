@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub(crate) struct Oddities {
     pub(crate) slow_downs: u32,
     /// So many of the next PUTs take effect and are answered with an error.
     pub(crate) lost_replies: u32,
+    /// Part uploads are never answered.
+    pub(crate) silent_parts: bool,
     /// So many of the next part uploads fail for good.
     pub(crate) refused_parts: u32,
     /// The next answers to these, in this order, are errors with this code.
@@ -137,6 +139,13 @@ impl S3Server {
     /// How many multipart uploads are neither completed nor aborted.
     pub(crate) fn unfinished_uploads(&self) -> usize {
         self.state().uploads.len()
+    }
+
+    /// Lets all unfinished uploads have begun earlier.
+    pub(crate) fn age_unfinished_uploads(&self, by: Duration) {
+        for upload in self.state().uploads.values_mut() {
+            upload.kept.modified_at -= by;
+        }
     }
 
     /// The requests since the last call, as `PutObject key`.
@@ -337,6 +346,9 @@ impl S3 for S3Server {
         self.begin("UploadPart", &input.bucket, &input.key)?;
         let body = read(input.body).await?;
         check_checksum(&body, input.checksum_crc32c.as_ref())?;
+        if self.state().oddities.silent_parts {
+            std::future::pending::<()>().await;
+        }
         let mut state = self.state();
         if take(&mut state.oddities.refused_parts) {
             return Err(s3_error!(AccessDenied, "this part is refused"));

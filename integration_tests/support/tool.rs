@@ -40,6 +40,27 @@ impl Place {
     fn local(workspace: &Path) -> Self {
         Self { url: format!("file://{}", repository(workspace).display()), environment: Vec::new() }
     }
+
+    /// A bucket, or a folder in it.
+    fn bucket(url: &str, access: &S3Access) -> Self {
+        let environment = [
+            ("AWS_ENDPOINT_URL_S3", &access.endpoint),
+            ("AWS_REGION", &access.region),
+            ("AWS_ACCESS_KEY_ID", &access.access_key),
+            ("AWS_SECRET_ACCESS_KEY", &access.secret_key),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.clone())).into();
+        Self { url: url.to_owned(), environment }
+    }
+}
+
+/// Where an S3 server is, and who we are to it.
+#[derive(Debug, Clone)]
+pub(crate) struct S3Access {
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
 }
 
 /// Where a workspace has its repository, as long as that is a local one.
@@ -92,6 +113,12 @@ impl Tool {
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_btrfs_to_s3")), PathBuf::from);
         let place = Place::local(folder.path());
         Self { folder, place, binary, user: None }
+    }
+
+    /// A workspace whose repository, which is not made yet, is in a bucket.
+    pub(crate) fn in_bucket(url: &str, access: &S3Access) -> Self {
+        let tool = Self::without_configuration();
+        Self { place: Place::bucket(url, access), ..tool }
     }
 
     /// From now on the program runs as a user without privileges, who owns the whole workspace.
