@@ -1,11 +1,12 @@
 #!/bin/bash
-# Runs the tests: those that need nothing, then those that need root and Btrfs.
+# Runs the tests: those that need nothing, those that need an S3 server, and those that need root and Btrfs.
 #
 # usage: run_tests.sh [--all]     (--all: the slow ones as well)
 #
-# A test that needs root is marked #[ignore = "needs root …"]. Where they cannot run, this fails and says so, unless
-# BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 is set; then it says what it leaves out. It also fails where fewer tests have run than
-# least_tests.txt says: tests that are lost by mistake are not missed by anybody else.
+# A test that needs root is marked #[ignore = "needs root …"], one that needs Garage #[ignore = "needs Garage …"]. Where
+# they cannot run, this fails and says so, unless BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 or BTRFS_TO_S3_SKIP_GARAGE_TESTS=1 is set;
+# then it says what it leaves out. It also fails where fewer tests have run than least_tests.txt says: tests that are lost
+# by mistake are not missed by anybody else.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,11 +17,11 @@ case ${1-} in
     *) echo "usage: $0 [--all]" >&2; exit 2 ;;
 esac
 
-# The names of all tests that are ignored because they need root.
-tests_that_need_root() {
-    find src integration_tests -name '*.rs' -exec awk '
+# The names of all tests that are ignored because they need this before all.
+tests_that_need() {
+    find src integration_tests -name '*.rs' -exec awk -v mark="#[ignore = \"needs $1" '
         FNR == 1 { ignored = 0 }
-        /#\[ignore = "needs root/ { ignored = 1 }
+        index($0, mark) { ignored = 1 }
         ignored && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); ignored = 0 }' {} +
 }
 
@@ -52,7 +53,31 @@ PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover -q -s integration_tests/t
 echo "== tests that need nothing"
 run_tests_of needs-nothing cargo test
 
-mapfile -t names < <(tests_that_need_root)
+in_namespace=(unshare --mount --propagation private)
+
+# What Garage cannot show is left to those who have another server: see docs/testing.md.
+echo "== LEFT OUT: the store's contract on a server that knows If-None-Match (cargo test --lib over_real_s3::)"
+mapfile -t names < <(tests_that_need Garage)
+without_garage=()
+if [ "${BTRFS_TO_S3_SKIP_GARAGE_TESTS-}" = 1 ]; then
+    mapfile -t with_btrfs < <(tests_that_need 'root, Btrfs and Garage')
+    echo "== LEFT OUT, as BTRFS_TO_S3_SKIP_GARAGE_TESTS=1: the store's contract on Garage, and these tests"
+    printf '   %s\n' "${names[@]}" "${with_btrfs[@]}"
+    mapfile -t without_garage < <(printf -- '--skip\n%s\n' "${names[@]}" "${with_btrfs[@]}")
+else
+    garage=$(integration_tests/garage.sh path)
+    PATH=$(dirname "$garage"):$PATH
+    echo "== the store's contract on Garage"
+    integration_tests/garage.sh start "$TMPDIR/garage"
+    # shellcheck source=/dev/null
+    (. "$TMPDIR/garage/environment" && run_tests_of needs-server cargo test --lib over_real_s3_without -- --ignored) ||
+        { integration_tests/garage.sh stop "$TMPDIR/garage"; exit 1; }
+    integration_tests/garage.sh stop "$TMPDIR/garage"
+    echo "== tests that need Garage"
+    run_tests_of needs-garage "${in_namespace[@]}" cargo test --test s3 -- --ignored "${names[@]}"
+fi
+
+mapfile -t names < <(tests_that_need root)
 if [ "${BTRFS_TO_S3_SKIP_BTRFS_TESTS-}" = 1 ]; then
     echo "== LEFT OUT, as BTRFS_TO_S3_SKIP_BTRFS_TESTS=1: ${#names[@]} tests that need root and Btrfs"
     printf '   %s\n' "${names[@]}"
@@ -67,9 +92,9 @@ fi
 # In a mount namespace of their own: whatever they mount, and its loop devices, end with it.
 if [ "$which" = all ]; then
     echo "== all ignored tests"
-    run_tests_of all-ignored unshare --mount --propagation private cargo test -- --ignored
+    run_tests_of all-ignored "${in_namespace[@]}" cargo test -- --ignored --skip over_real_s3 "${without_garage[@]}"
 else
     echo "== tests that need root and Btrfs"
-    run_tests_of needs-root \
-        unshare --mount --propagation private cargo test --lib --tests -- --ignored "${names[@]}"
+    run_tests_of needs-root "${in_namespace[@]}" cargo test --lib --tests -- --ignored "${names[@]}" \
+        "${without_garage[@]}"
 fi

@@ -97,9 +97,10 @@ fn a_node_killed_during_a_backup_and_another_frozen_during_a_restore_lose_nothin
     let garage = Garage::start("3");
     let tool = garage.tool("host", "upload_per_second = \"4 MiB\"\ndownload_per_second = \"4 MiB\"\n");
     let input = Input::random(&tool, 20_000_000, 1);
-    let running = input.begin(&tool);
+    let mut running = input.begin(&tool);
     std::thread::sleep(Duration::from_secs(2));
     garage.signal("2", "KILL");
+    assert_eq!(running.try_wait().unwrap(), None, "the node died too late");
     Ended::from(running.wait_with_output().unwrap()).assert_code(0);
     input.assert_restored(&tool);
     garage.restart("2");
