@@ -86,9 +86,12 @@ impl Repository {
             bail!("there is no repository at {}: `btrfs_to_s3 init` makes one", store.url());
         };
         let key = layout::config_key(number);
-        let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
-        let decoded = decode_record::<RepositoryConfig>(ObjectKind::Config, &bytes);
-        let (id, config) = decoded.map_err(|error| fault(&store, &key, &error))?;
+        let (id, config) = twice_if_damaged(async || {
+            let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
+            let decoded = decode_record::<RepositoryConfig>(ObjectKind::Config, &bytes);
+            decoded.map_err(|error| fault(&store, &key, &error))
+        })
+        .await?;
         if config.number != number {
             return Err(fault(&store, &key, &FormatError::invalid("it is the config of another number")));
         }
@@ -140,10 +143,13 @@ impl Repository {
         if let Some(record) = cache.get(key).and_then(|bytes| decode(&bytes).ok()) {
             return Ok(record);
         }
-        let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
-        let record = decode(&bytes).map_err(|error| self.fault(key, &error))?;
-        cache.put(key, &bytes);
-        Ok(record)
+        twice_if_damaged(async || {
+            let bytes = self.get(key, RECORD_LIMIT_BYTES).await?;
+            let record = decode(&bytes).map_err(|error| self.fault(key, &error))?;
+            cache.put(key, &bytes);
+            Ok(record)
+        })
+        .await
     }
 
     fn decode<T: DeserializeOwned>(&self, kind: ObjectKind, bytes: &[u8]) -> Result<T, FormatError> {
@@ -181,6 +187,18 @@ fn fault(store: &Store, key: &Key, error: &FormatError) -> anyhow::Error {
     match error {
         FormatError::UnknownVersion(_) => anyhow::anyhow!("{object}: {error}"),
         _ => Damage { object, reason: error.to_string() }.into(),
+    }
+}
+
+/// Reads and checks, and does so once more if that finds damage: it may have come about on the way here, where nothing
+/// guards the way.
+async fn twice_if_damaged<T>(read: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    match read().await {
+        Err(error) if error.downcast_ref::<Damage>().is_some() => {
+            tracing::debug!("{error:#}: it is read once more");
+            read().await
+        }
+        done => done,
     }
 }
 

@@ -75,8 +75,8 @@ fn bodies_that_change_on_their_way_to_the_server_are_sent_again() {
     assert_endured(Fault::FlippedInRequest);
 }
 
-/// Without encryption on the way, a bit may be another in anything that is read. Then there may be an error, never wrong
-/// bytes, and nothing remains of it.
+/// Without encryption on the way, a bit may be another in anything that is read. Most of it is read once more then. In
+/// listings nothing tells, so there may be an error, but never wrong bytes, and nothing remains of it.
 #[test]
 fn bits_that_change_on_their_way_from_the_server_never_come_out() {
     let scene = scene();

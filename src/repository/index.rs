@@ -19,7 +19,7 @@ use crate::pack::format::{PackClass, PackFooter};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::{Damage, Repository, layout, twice_if_damaged};
 use crate::store::list_all;
 use crate::tree::node::Hint;
 
@@ -254,8 +254,11 @@ async fn sessions_that_count(
 
 async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Segment> {
     let key = layout::segment_key(&id);
-    let bytes = repository.get(&key, SEGMENT_LIMIT_BYTES).await?;
-    Segment::decode(repository.id(), id, &bytes).map_err(|error| repository.fault(&key, &error))
+    twice_if_damaged(async || {
+        let bytes = repository.get(&key, SEGMENT_LIMIT_BYTES).await?;
+        Segment::decode(repository.id(), id, &bytes).map_err(|error| repository.fault(&key, &error))
+    })
+    .await
 }
 
 /// What the index says of a pack, whose own footer cannot be read.

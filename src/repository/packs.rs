@@ -14,7 +14,7 @@ use crate::object::FormatError;
 use crate::pack::format::{
     ChunkEntry, PACK_LIMIT_BYTES, PackClass, PackFooter, TRAILER_BYTES, read_footer, read_trailer,
 };
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::{Damage, Repository, layout, twice_if_damaged};
 
 /// The end of a pack that is read first; footers mostly fit.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -25,6 +25,8 @@ pub struct OpenFrame {
     plaintext: Bytes,
     /// Where each chunk is, if it has the bytes its id says.
     chunks: HashMap<ChunkId, Range<usize>>,
+    /// Whether all chunks have the bytes their ids say.
+    is_whole: bool,
 }
 
 impl OpenFrame {
@@ -44,16 +46,18 @@ impl OpenFrame {
     fn open(frame: &[u8], entries: &[ChunkEntry]) -> Result<Self, FormatError> {
         let plaintext = Bytes::from(decode_frame(frame)?);
         let mut chunks = HashMap::with_capacity(entries.len());
-        let mut offset = 0;
+        let (mut offset, mut is_whole) = (0, true);
         for entry in entries {
             let range = offset..offset + entry.length_bytes as usize;
             offset = range.end;
             let bytes = plaintext.get(range.clone()).ok_or(FormatError::CutShort)?;
             if ChunkId::of(bytes) == entry.id {
                 chunks.insert(entry.id, range);
+            } else {
+                is_whole = false;
             }
         }
-        Ok(Self { plaintext, chunks })
+        Ok(Self { plaintext, chunks, is_whole })
     }
 }
 
@@ -71,6 +75,10 @@ pub async fn compute<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static
 ///
 /// [`Damage`] if the pack is missing or its end is not as it should be, or the store's error.
 pub async fn read_pack_footer(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackFooter> {
+    twice_if_damaged(|| read_footer_once(repository, class, id)).await
+}
+
+async fn read_footer_once(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackFooter> {
     let key = layout::pack_key(class, &id);
     let store = repository.store();
     let size = store.head(&key).await.map_err(|error| repository.needed(error))?.size_bytes;
@@ -91,7 +99,7 @@ pub async fn read_pack_footer(repository: &Repository, class: PackClass, id: Pac
     if footer.class == class { Ok(footer) } else { Err(fault(FormatError::invalid("it is a pack of the other class"))) }
 }
 
-/// Reads neighbouring frames of a pack in one request.
+/// Reads neighbouring frames of a pack in one request; in a second one if they turn out damaged.
 ///
 /// A chunk that does not have the bytes its id says is not in the result's frame; that is the reader's to notice.
 ///
@@ -99,6 +107,17 @@ pub async fn read_pack_footer(repository: &Repository, class: PackClass, id: Pac
 ///
 /// [`Damage`] if the pack is missing or a frame cannot be opened, or the store's error.
 pub async fn read_frames(
+    repository: &Repository,
+    id: PackId,
+    footer: &Arc<PackFooter>,
+    frames: Range<usize>,
+) -> anyhow::Result<Vec<OpenFrame>> {
+    let read = || read_frames_once(repository, id, footer, frames.clone());
+    let opened = twice_if_damaged(read).await?;
+    if opened.iter().all(|frame| frame.is_whole) { Ok(opened) } else { read().await }
+}
+
+async fn read_frames_once(
     repository: &Repository,
     id: PackId,
     footer: &Arc<PackFooter>,
