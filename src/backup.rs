@@ -87,6 +87,8 @@ pub enum Expected {
 /// How much memory and how many requests a backup may use at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupOptions {
+    /// A frame gathers chunks up to this much plaintext.
+    pub frame_target_bytes: usize,
     /// A pack is stored when it has this many bytes.
     pub pack_target_bytes: usize,
     /// zstd's level.
@@ -104,6 +106,7 @@ pub struct BackupOptions {
 impl Default for BackupOptions {
     fn default() -> Self {
         Self {
+            frame_target_bytes: 1 << 20,
             pack_target_bytes: 32 << 20,
             compression_level: 3,
             uploads_in_flight: 3,

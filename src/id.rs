@@ -16,6 +16,22 @@ pub struct ParseIdError {
     expected_digits: usize,
 }
 
+/// Where the random ids of a repository come from. Whoever writes is given a source, so that tests can repeat a run.
+pub trait Randomness: fmt::Debug + Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// The generator of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemRandomness;
+
+impl Randomness for SystemRandomness {
+    fn fill(&self, bytes: &mut [u8]) {
+        fill_random(bytes);
+    }
+}
+
 /// Fills `bytes` from the operating system's generator.
 #[expect(clippy::disallowed_methods, reason = "the one place that draws randomness")]
 #[expect(clippy::missing_panics_doc, reason = "a kernel without randomness cannot give out unique keys")]
@@ -153,8 +169,14 @@ macro_rules! random_id {
             /// Draws a new id.
             #[must_use]
             pub fn random() -> Self {
+                Self::drawn_from(&SystemRandomness)
+            }
+
+            /// Draws a new id from a source.
+            #[must_use]
+            pub fn drawn_from(source: &dyn Randomness) -> Self {
                 let mut bytes = [0; Self::LENGTH];
-                fill_random(&mut bytes);
+                source.fill(&mut bytes);
                 Self(bytes)
             }
         })+

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{decode_frame, encode_frame};
-use crate::id::{RepositoryId, SegmentId, SessionId};
+use crate::id::{RepositoryId, Salt, SegmentId, SessionId};
 use crate::object::{FormatError, HEADER_BYTES, ObjectKind, check_header, decode_cbor, encode_cbor, write_header};
 use crate::pack::format::PackRecord;
 
@@ -24,11 +24,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Encodes the segment as an object, and names it.
+    /// Encodes the segment as an object, and names it. The salt is drawn for it alone.
     #[must_use]
-    pub fn encode(&self, repository: RepositoryId) -> (SegmentId, Vec<u8>) {
+    pub fn encode(&self, repository: RepositoryId, salt: Salt) -> (SegmentId, Vec<u8>) {
         let mut bytes = Vec::new();
-        write_header(ObjectKind::Segment, repository, &mut bytes);
+        write_header(ObjectKind::Segment, repository, salt, &mut bytes);
         bytes.extend_from_slice(&encode_frame(&encode_cbor(self), SEGMENT_LEVEL));
         (SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes()), bytes)
     }
@@ -60,7 +60,7 @@ mod tests {
 
     fn segment() -> Segment {
         let session = SessionId::random();
-        let mut pack = PackWriter::new(REPOSITORY, session, PackClass::Data, 0);
+        let mut pack = PackWriter::new(REPOSITORY, session, PackClass::Data, Salt::random(), 0);
         let chunk = ChunkEntry { id: ChunkId::of(b"one"), length_bytes: 3 };
         pack.push_frame(FrameKind::Content, &encode_frame(b"one", 3), &[chunk]);
         Segment { session, packs: vec![pack.finish().record] }
@@ -69,13 +69,13 @@ mod tests {
     #[test]
     fn a_segment_reads_back() {
         let segment = segment();
-        let (id, bytes) = segment.encode(REPOSITORY);
+        let (id, bytes) = segment.encode(REPOSITORY, Salt::random());
         assert_eq!(Segment::decode(REPOSITORY, id, &bytes).unwrap(), segment);
     }
 
     #[test]
     fn a_flipped_bit_a_truncation_and_another_repository_are_found() {
-        let (id, good) = segment().encode(REPOSITORY);
+        let (id, good) = segment().encode(REPOSITORY, Salt::random());
         for position in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[position / 8] ^= 1 << (position % 8);

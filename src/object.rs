@@ -104,14 +104,14 @@ pub fn decode_cbor<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, FormatErr
     if bytes.is_empty() { Ok(value) } else { Err(FormatError::invalid("there are bytes after its CBOR value")) }
 }
 
-/// Appends the header of a new object, with a salt of its own.
-pub fn write_header(kind: ObjectKind, repository: RepositoryId, output: &mut Vec<u8>) {
+/// Appends the header of a new object. The salt is drawn for it alone.
+pub fn write_header(kind: ObjectKind, repository: RepositoryId, salt: Salt, output: &mut Vec<u8>) {
     output.extend_from_slice(MAGIC);
     output.extend_from_slice(kind.tag());
     output.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     output.extend_from_slice(&0_u32.to_le_bytes());
     output.extend_from_slice(repository.as_bytes());
-    output.extend_from_slice(Salt::random().as_bytes());
+    output.extend_from_slice(salt.as_bytes());
 }
 
 /// The header of an object of ours, in a format this program knows.
@@ -152,7 +152,7 @@ pub fn check_header(kind: ObjectKind, repository: RepositoryId, bytes: &[u8]) ->
 #[must_use]
 pub fn encode_record<T: Serialize>(kind: ObjectKind, repository: RepositoryId, value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_header(kind, repository, &mut bytes);
+    write_header(kind, repository, Salt::random(), &mut bytes);
     bytes.extend_from_slice(&encode_cbor(value));
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(hash.as_bytes());

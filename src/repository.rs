@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::chunker::ChunkerParameters;
 use crate::clock::Clock;
-use crate::id::{Digest, RepositoryId};
+use crate::id::{Digest, Randomness, RepositoryId, Salt, SystemRandomness};
 use crate::object::{FormatError, ObjectKind, RECORD_LIMIT_BYTES, decode_record, encode_record};
 use crate::records::config::RepositoryConfig;
 use crate::repository::cache::RecordCache;
@@ -41,6 +41,7 @@ pub struct Repository {
     id: RepositoryId,
     config: Arc<RepositoryConfig>,
     clock: Arc<dyn Clock>,
+    randomness: Arc<dyn Randomness>,
 }
 
 impl Repository {
@@ -59,7 +60,7 @@ impl Repository {
         if !present.objects.is_empty() || store.put(&key, body, Tier::Metadata).await? == PutOutcome::Exists {
             bail!("{} is a repository already", store.url());
         }
-        Ok(Self { store, id, config: Arc::new(config), clock })
+        Ok(Self { store, id, config: Arc::new(config), clock, randomness: Arc::new(SystemRandomness) })
     }
 
     /// Whether the store keeps to its promise that an object which is there is not stored again. Stores the config once
@@ -96,7 +97,7 @@ impl Repository {
             return Err(fault(&store, &key, &FormatError::invalid("it is the config of another number")));
         }
         config.check_readable().with_context(|| format!("opening repository {}", store.url()))?;
-        Ok(Self { store, id, config: Arc::new(config), clock })
+        Ok(Self { store, id, config: Arc::new(config), clock, randomness: Arc::new(SystemRandomness) })
     }
 
     /// The repository's id.
@@ -121,6 +122,24 @@ impl Repository {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Where the ids of what is written come from.
+    #[must_use]
+    pub fn randomness(&self) -> &Arc<dyn Randomness> {
+        &self.randomness
+    }
+
+    /// Has the ids of what is written come from another source than the operating system.
+    #[must_use]
+    pub fn with_randomness(self, randomness: Arc<dyn Randomness>) -> Self {
+        Self { randomness, ..self }
+    }
+
+    /// Draws the salt of a new object whose key is the hash of its bytes.
+    #[must_use]
+    pub fn draw_salt(&self) -> Salt {
+        Salt::drawn_from(self.randomness.as_ref())
     }
 
     /// Reads a record and checks that it is whole, belongs to this repository, and is the one of its key, as `check` can

@@ -304,7 +304,7 @@ async fn an_index_segment_of_an_unknown_format_version_is_reported_as_such() {
     world.back_up(&Sample::random(1, 1000)).await;
     let repository = world.open().await;
     let segment = Segment { session: only_ended_session(&repository).await, packs: Vec::new() };
-    let (_, mut bytes) = segment.encode(repository.id());
+    let (_, mut bytes) = segment.encode(repository.id(), repository.draw_salt());
     bytes[8] = 2;
     let id = btrfs_to_s3::id::SegmentId::from_bytes(*Digest::of(&bytes).as_bytes());
     world.put(&layout::segment_key(&id), Bytes::from(bytes)).await;

@@ -81,6 +81,7 @@ impl Monitor for Notes {
 /// Options with which a few megabytes make several packs and segments.
 pub(crate) fn small_options() -> BackupOptions {
     BackupOptions {
+        frame_target_bytes: 1 << 20,
         pack_target_bytes: 64 << 10,
         compression_level: 1,
         uploads_in_flight: 2,

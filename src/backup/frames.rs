@@ -8,31 +8,30 @@ use crate::chunker::Chunk;
 use crate::codec::encode_frame;
 use crate::pack::format::{ChunkEntry, FrameKind};
 
-/// A frame gathers chunks up to this much plaintext.
-const FRAME_TARGET_BYTES: usize = 1 << 20;
-
 /// A frame that is being gathered.
 #[derive(Debug)]
 pub(crate) struct FrameBuffer {
     kind: FrameKind,
+    /// It gathers chunks up to this much plaintext.
+    target_bytes: usize,
     chunks: Vec<ChunkEntry>,
     /// The chunks' bytes. They are copied: a slice would keep the whole batch it was cut from in memory.
     plaintext: Vec<u8>,
 }
 
 impl FrameBuffer {
-    pub(crate) fn new(kind: FrameKind) -> Self {
-        Self { kind, chunks: Vec::new(), plaintext: Vec::new() }
+    pub(crate) fn new(kind: FrameKind, target_bytes: usize) -> Self {
+        Self { kind, target_bytes, chunks: Vec::new(), plaintext: Vec::new() }
     }
 
     /// Appends a chunk; gives the frame before it if there was no room.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> Option<FrameBuffer> {
-        let full = !self.chunks.is_empty() && self.plaintext.len() + chunk.bytes.len() > FRAME_TARGET_BYTES;
+        let full = !self.chunks.is_empty() && self.plaintext.len() + chunk.bytes.len() > self.target_bytes;
         let before = full.then(|| self.take());
         let length_bytes = u32::try_from(chunk.bytes.len()).expect("a chunk is below the limit of a frame");
         self.chunks.push(ChunkEntry { id: chunk.id, length_bytes });
         if self.plaintext.capacity() == 0 {
-            self.plaintext.reserve_exact(FRAME_TARGET_BYTES.max(chunk.bytes.len()));
+            self.plaintext.reserve_exact(self.target_bytes.max(chunk.bytes.len()));
         }
         self.plaintext.extend_from_slice(&chunk.bytes);
         before
@@ -40,7 +39,7 @@ impl FrameBuffer {
 
     /// Takes what has been gathered.
     pub(crate) fn take(&mut self) -> FrameBuffer {
-        std::mem::replace(self, FrameBuffer::new(self.kind))
+        std::mem::replace(self, FrameBuffer::new(self.kind, self.target_bytes))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

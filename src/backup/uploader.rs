@@ -80,7 +80,7 @@ impl<'a> Uploader<'a> {
         monitor: Arc<dyn Monitor>,
     ) -> Self {
         let lane = |class| Lane {
-            frame: FrameBuffer::new(FrameKind::Content),
+            frame: FrameBuffer::new(FrameKind::Content, options.frame_target_bytes),
             queue: FrameQueue::new(options.compression_level, options.frames_in_flight),
             pack: new_pack(&session, class, &options),
             frame_number: 0,
@@ -97,7 +97,7 @@ impl<'a> Uploader<'a> {
             monitor,
             data,
             meta,
-            footers: FrameBuffer::new(FrameKind::Footers),
+            footers: FrameBuffer::new(FrameKind::Footers, options.frame_target_bytes),
             uploads: JoinSet::new(),
             stored: Vec::new(),
             segment_at: started_at,
@@ -292,5 +292,6 @@ impl<'a> Uploader<'a> {
 fn new_pack(session: &WriteSession, class: PackClass, options: &BackupOptions) -> PackWriter {
     // With room for the last frame and the footer; what is not written to costs no memory.
     let capacity = options.pack_target_bytes + (2 << 20);
-    PackWriter::new(session.repository().id(), session.id(), class, capacity)
+    let repository = session.repository();
+    PackWriter::new(repository.id(), session.id(), class, repository.draw_salt(), capacity)
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::id::{PackId, RepositoryId, SessionId};
+use crate::id::{PackId, RepositoryId, Salt, SessionId};
 use crate::object::{ObjectKind, write_header};
 use crate::pack::format::{
     Checksum, ChunkEntry, FrameEntry, FrameKind, PackClass, PackFooter, PackRecord, write_footer,
@@ -25,11 +25,17 @@ pub struct FinishedPack {
 }
 
 impl PackWriter {
-    /// Begins a pack with room for `capacity_bytes`.
+    /// Begins a pack with room for `capacity_bytes`. The salt is drawn for it alone.
     #[must_use]
-    pub fn new(repository: RepositoryId, session: SessionId, class: PackClass, capacity_bytes: usize) -> Self {
+    pub fn new(
+        repository: RepositoryId,
+        session: SessionId,
+        class: PackClass,
+        salt: Salt,
+        capacity_bytes: usize,
+    ) -> Self {
         let mut bytes = Vec::with_capacity(capacity_bytes);
-        write_header(ObjectKind::Pack, repository, &mut bytes);
+        write_header(ObjectKind::Pack, repository, salt, &mut bytes);
         Self { bytes, footer: PackFooter { class, session, frames: Vec::new(), chunks: Vec::new() } }
     }
 
@@ -92,7 +98,7 @@ mod tests {
     }
 
     fn pack() -> FinishedPack {
-        let mut writer = PackWriter::new(REPOSITORY, SESSION, PackClass::Data, 0);
+        let mut writer = PackWriter::new(REPOSITORY, SESSION, PackClass::Data, Salt::random(), 0);
         assert!(writer.is_empty());
         assert_eq!(
             writer.push_frame(FrameKind::Content, &encode_frame(b"onetwo", 3), &[entry(b"one"), entry(b"two")]),

@@ -70,11 +70,12 @@ impl Catalog {
         let key_of = |object: &ObjectInfo| layout::parse_forgotten_key(&object.key);
         let forgotten: HashSet<ManifestId> = forgotten.iter().filter_map(key_of).collect();
         let open: HashSet<SessionId> = sessions.open.into_iter().collect();
-        let ended: HashSet<SessionId> = sessions.ended.into_iter().collect();
+        let ended: HashSet<SessionId> = sessions.ended.iter().copied().collect();
         let listed = manifests.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
         let listed: HashSet<ManifestId> = listed.collect();
         let unfinished = listed.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
-        let wanted = ended.iter().copied().filter(|session| !forgotten.contains(&ManifestId::from(*session)));
+        // In the order they were listed in, so that one state of the store always leads to the same requests.
+        let wanted = sessions.ended.into_iter().filter(|session| !forgotten.contains(&ManifestId::from(*session)));
         let mut catalog = Self { unfinished, ..Self::default() };
         let mut read = stream::iter(wanted)
             .map(|session| async move { read_published(repository, session, cache).await })

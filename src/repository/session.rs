@@ -54,7 +54,7 @@ impl WriteSession {
         config.check_writable().with_context(|| format!("writing to repository {}", repository.store().url()))?;
         let started_at = repository.clock().now();
         let session = Self {
-            id: SessionId::random(),
+            id: SessionId::drawn_from(repository.randomness().as_ref()),
             started_at,
             stored_bytes: AtomicU64::new(0),
             beats: AtomicU32::new(0),
@@ -121,7 +121,7 @@ impl WriteSession {
     ///
     /// If the store fails.
     pub async fn put_segment(&self, segment: &Segment) -> anyhow::Result<SegmentId> {
-        let (id, bytes) = segment.encode(self.repository.id());
+        let (id, bytes) = segment.encode(self.repository.id(), self.repository.draw_salt());
         self.put(&layout::segment_key(&id), Bytes::from(bytes), Tier::Metadata).await?;
         Ok(id)
     }
