@@ -22,8 +22,8 @@ pub(crate) enum Act {
     Swallow,
     /// It is done, and never answered.
     Hang,
-    /// Somebody else stores this first.
-    After(Key, Bytes),
+    /// Somebody else stores these first.
+    After(Vec<(Key, Bytes)>),
 }
 
 type Script = dyn Fn(Operation, &str) -> Act + Send + Sync;
@@ -63,8 +63,10 @@ impl ScriptedStore {
                 self.silent.notify_one();
                 pending().await
             }
-            Act::After(key, body) => {
-                self.inner.put(&key, body, Tier::Metadata).await?;
+            Act::After(objects) => {
+                for (key, body) in objects {
+                    self.inner.put(&key, body, Tier::Metadata).await?;
+                }
                 request.await
             }
         }

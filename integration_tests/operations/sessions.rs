@@ -145,7 +145,7 @@ async fn a_session_that_is_ended_while_its_manifest_is_put_cannot_publish() {
     let script = move |operation, target: &str| match target.strip_prefix(layout::MANIFESTS) {
         Some(session) if operation == Operation::Put => {
             let (key, end) = end_of(&repository, session.parse().unwrap(), Outcome::None);
-            Act::After(key, end)
+            Act::After(vec![(key, end)])
         }
         _ => Act::Answer,
     };
@@ -157,6 +157,33 @@ async fn a_session_that_is_ended_while_its_manifest_is_put_cannot_publish() {
     assert!(error.to_string().contains("has been ended with"), "{error:#}");
     assert_eq!(world.keys("manifests/").await.len(), 1);
     assert_eq!(world.published().await, []);
+}
+
+/// Its requests may still be under way, or it is on a copy of the host and does not know of the other.
+#[tokio::test]
+async fn what_a_run_goes_on_storing_after_the_next_has_ended_its_session_is_not_taken_for_damage() {
+    let base = World::new().await;
+    let sample = Sample::random(1, 200_000);
+    abandoned_run(&base, "one", sample.stream(), "manifests/").await;
+    let mut stored = Vec::new();
+    for prefix in ["data/", "meta/", layout::SEGMENTS] {
+        for (key, body) in base.objects(prefix).await {
+            base.memory.delete(&key).await.unwrap();
+            stored.push((key, body));
+        }
+    }
+    for prefix in ["data/", "meta/", layout::SEGMENTS] {
+        let (world, stored) = (base.copy().await, stored.clone());
+        let script = move |operation, target: &str| {
+            let now = operation == Operation::List && target == prefix;
+            if now { Act::After(stored.clone()) } else { Act::Answer }
+        };
+        let repository = world.open_through(Arc::new(ScriptedStore::new(world.store(), script))).await.unwrap();
+        let notes = Arc::new(Notes::default());
+        let made = back_up(&repository, &world.host("one"), sample.stream(), Expected::Anything, &notes).await.unwrap();
+        assert_eq!(notes.problems(), Vec::<String>::new(), "{prefix}");
+        world.assert_restorable(&[Made::new(&made, sample.stream())]).await;
+    }
 }
 
 #[tokio::test]

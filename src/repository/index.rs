@@ -41,8 +41,10 @@ pub struct ChunkIndex {
 impl ChunkIndex {
     /// Brings the local index in `directory` up to date with the repository.
     ///
-    /// Sessions are listed first: what is stored by one that has ended by then is in every later listing. Packs that are
-    /// not listed, or not with the size the index knows, do not count. Damage of the local index is mended on the way.
+    /// Sessions are listed first: what is stored by one that has ended by then is in every later listing. Segments are
+    /// listed before packs: a session may go on storing after somebody else has ended it, but never puts a segment before
+    /// its packs. Packs that are not listed, or not with the size the index knows, do not count. Damage of the local index
+    /// is mended on the way.
     ///
     /// # Errors
     ///
@@ -56,6 +58,7 @@ impl ChunkIndex {
     ) -> anyhow::Result<Self> {
         let sessions = list_sessions(repository).await?;
         let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
+        let segments = list_segments(repository).await?;
         let packs = list_packs(repository).await?;
         std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let (local, problems) = LocalIndex::open(directory, repository.id(), access)?;
@@ -63,13 +66,13 @@ impl ChunkIndex {
             tracing::info!(%problem, "a file of the local index is made again");
         }
         let mut index = Self { local, damaged: false, missing: HashSet::new(), open_since: sessions.open_since };
-        if let Err(error) = index.follow(repository, &counting, &packs, monitor).await {
+        if let Err(error) = index.follow(repository, &counting, &segments, &packs, monitor).await {
             if !error.downcast_ref::<LocalIndexError>().is_some_and(LocalIndexError::means_rebuild) {
                 return Err(error);
             }
             tracing::info!(error = %format!("{error:#}"), "damaged files of the local index are made again");
             index.local.discard_damaged()?;
-            index.follow(repository, &counting, &packs, monitor).await?;
+            index.follow(repository, &counting, &segments, &packs, monitor).await?;
         }
         Ok(index)
     }
@@ -78,10 +81,11 @@ impl ChunkIndex {
         &mut self,
         repository: &Repository,
         counting: &HashSet<SessionId>,
+        segments: &[SegmentId],
         packs: &HashMap<(PackClass, PackId), u64>,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<()> {
-        self.follow_segments(repository, counting, monitor).await?;
+        self.follow_segments(repository, counting, segments, monitor).await?;
         self.local.maintain()?;
         self.check_packs(repository, packs, monitor)
     }
@@ -131,14 +135,14 @@ impl ChunkIndex {
         &mut self,
         repository: &Repository,
         counting: &HashSet<SessionId>,
+        segments: &[SegmentId],
         monitor: &dyn Monitor,
     ) -> anyhow::Result<()> {
-        let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
-        let listed: HashSet<SegmentId> =
-            listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect();
+        let listed: HashSet<SegmentId> = segments.iter().copied().collect();
         self.local.drop_segments(|segment| !listed.contains(&segment.id) || !counting.contains(&segment.session))?;
         let covered = self.local.segments();
-        let missing: Vec<SegmentId> = listed.into_iter().filter(|id| !covered.contains(id)).collect();
+        // In the order they were listed in, so that one state of the store always leads to the same requests.
+        let missing: Vec<SegmentId> = segments.iter().copied().filter(|id| !covered.contains(id)).collect();
         let mut segments = stream::iter(missing)
             .map(|id| async move { read_segment(repository, id).await.map(|segment| (id, segment)) })
             .buffer_unordered(SEGMENTS_AT_ONCE);
@@ -216,6 +220,11 @@ impl ChunkIndex {
             added => Ok(added?),
         }
     }
+}
+
+async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
+    let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
+    Ok(listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect())
 }
 
 async fn list_packs(repository: &Repository) -> anyhow::Result<HashMap<(PackClass, PackId), u64>> {
