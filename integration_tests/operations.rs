@@ -1,5 +1,5 @@
 //! Backup and restore over stores in memory: what comes back, what holds when requests fail, when a run is killed, when
-//! objects are damaged, and how many requests it takes.
+//! objects are damaged, how many requests it takes, and what holds in thousands of schedules of all this.
 //!
 //! Needs neither root nor Btrfs nor a network.
 
@@ -17,6 +17,8 @@ mod interruption;
 mod local_state;
 #[path = "operations/lost_packs.rs"]
 mod lost_packs;
+#[path = "operations/model.rs"]
+mod model;
 #[path = "operations/requests.rs"]
 mod requests;
 #[path = "operations/round_trips.rs"]

@@ -1,0 +1,266 @@
+//! One schedule: what is done next is drawn from its seed, done, and followed by the checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use btrfs_to_s3::chunker::ChunkerParameters;
+use btrfs_to_s3::clock::Clock;
+use btrfs_to_s3::id::{RepositoryId, SessionId};
+use btrfs_to_s3::object::{ObjectKind, encode_record};
+use btrfs_to_s3::records::config::RepositoryConfig;
+use btrfs_to_s3::repository::layout;
+use btrfs_to_s3::store::memory::MemoryStore;
+use btrfs_to_s3::store::{Key, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use crate::model::actions::{Action, Prune};
+use crate::model::board::{Board, Reply, Request, RunId, Waiting};
+use crate::model::checks::{Checked, Invariant, Violation, Visitor, check_packs, ensure};
+use crate::model::dice::{Dice, SeededIds};
+use crate::model::events::{Event, Events};
+use crate::model::faults::{Late, Roughness};
+use crate::model::quiet::{Readers, runtime, settle};
+use crate::model::runs::{Machine, Run, Shared, WorldClock};
+use crate::model::truth::{Backup, Truth};
+
+pub(crate) const REPOSITORY: RepositoryId = RepositoryId::from_bytes([0x11; 16]);
+/// A schedule that is not over after so many steps never ends.
+const STEPS_MAX: usize = 20_000;
+
+/// A schedule that is under way.
+pub(crate) struct Schedule {
+    pub(crate) dice: Dice,
+    pub(crate) roughness: Roughness,
+    pub(crate) memory: Arc<MemoryStore>,
+    pub(crate) world: Arc<WorldClock>,
+    pub(crate) shared: Shared,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) runs: BTreeMap<RunId, Run>,
+    pub(crate) late: Vec<Late>,
+    pub(crate) prune: Option<Prune>,
+    pub(crate) truth: Truth,
+    pub(crate) events: Events,
+    pub(crate) trace: Vec<String>,
+    /// Runs that have begun.
+    pub(crate) begun: usize,
+    /// Runs that are still to begin.
+    pub(crate) to_begin: usize,
+    /// Something that a listing shows has changed.
+    pub(crate) listing_changed: bool,
+    _folder: TempDir,
+}
+
+/// What has become of a schedule.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) seed: u64,
+    pub(crate) events: Events,
+    pub(crate) trace: Vec<String>,
+    pub(crate) checked: Checked,
+}
+
+/// A folder in memory, where there is one: the local index syncs its files.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.unwrap()
+}
+
+impl Schedule {
+    async fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let (roughness, world, folder) = (Roughness::draw(&mut dice), WorldClock::new(), folder());
+        let clock = Arc::clone(&world) as Arc<dyn Clock>;
+        let memory = MemoryStore::new(clock).with_page_size(roughness.page_objects);
+        let config = RepositoryConfig::new(world.now(), ChunkerParameters::with_average(1 << 10));
+        let body = Bytes::from(encode_record(ObjectKind::Config, REPOSITORY, &config));
+        memory.put(&layout::config_key(0), body, Tier::Metadata).await.unwrap();
+        let shared = Shared {
+            board: Arc::new(Board::default()),
+            readers: Arc::new(Readers::default()),
+            ids: Arc::new(SeededIds::new(seed)),
+            scratch: folder.path().join("scratch"),
+            streams: Arc::default(),
+        };
+        let machines = ["one", "two", "three"].map(|name| Machine::new(name, folder.path(), &world)).into();
+        Self {
+            to_begin: 5 + dice.below(6),
+            dice,
+            roughness,
+            memory: Arc::new(memory),
+            world,
+            shared,
+            machines,
+            runs: BTreeMap::new(),
+            late: Vec::new(),
+            prune: None,
+            truth: Truth::default(),
+            events: Events::default(),
+            trace: vec![format!("{roughness:?}")],
+            begun: 0,
+            listing_changed: false,
+            _folder: folder,
+        }
+    }
+
+    /// Plays the schedule of a seed, on a thread made for schedules.
+    pub(crate) fn play(seed: u64) -> Played {
+        let runtime = runtime();
+        let mut schedule = runtime.block_on(Self::new(seed));
+        let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule.play_to_the_end())));
+        let checked = played.unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().cloned();
+            let detail = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(Violation { invariant: Invariant::NothingPanics, detail: detail.unwrap_or_default() })
+        });
+        Played { seed, events: schedule.events, trace: schedule.trace, checked }
+    }
+
+    async fn play_to_the_end(&mut self) -> Checked {
+        while let Some(action) = self.choose() {
+            self.step(action).await?;
+        }
+        self.wind_up().await
+    }
+
+    pub(crate) async fn step(&mut self, action: Action) -> Checked {
+        assert!(self.trace.len() < STEPS_MAX, "the schedule does not end");
+        self.world.pass(1);
+        self.perform(action).await?;
+        self.settle().await;
+        self.take_abandoned();
+        self.judge_those_that_ended()?;
+        if std::mem::take(&mut self.listing_changed) {
+            self.visitor().check_listing(&self.truth).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is still to come, then a run of each host without faults, and all checks once more.
+    async fn wind_up(&mut self) -> Checked {
+        self.note("the end: no more accidents".to_owned());
+        self.roughness = Roughness { faults: 0, ..self.roughness };
+        let (ends, others) =
+            std::mem::take(&mut self.late).into_iter().partition(|late| late.request.target().ends_with("/end"));
+        self.late = others;
+        self.land_everything().await?;
+        self.end_prune().await;
+        for host in 0..self.machines.len() {
+            self.step(Action::BackUp(host)).await?;
+            let run = self.begun - 1;
+            while self.runs.contains_key(&run) {
+                self.step(Action::Serve(run)).await?;
+            }
+        }
+        let open = self.truth.open();
+        ensure(Invariant::NothingIsLeftOpen, open.is_empty(), || format!("{open:?}"))?;
+        self.late = ends;
+        self.land_everything().await?;
+        self.step(Action::Prune).await?;
+        self.visitor().check_listing(&self.truth).await?;
+        for (id, backup) in self.truth.published.iter().filter(|(_, backup)| !backup.is_damaged) {
+            self.visitor().restore(*id, &backup.stream, &self.shared.scratch).await?;
+        }
+        Ok(())
+    }
+
+    async fn land_everything(&mut self) -> Checked {
+        while !self.late.is_empty() {
+            self.step(Action::Land).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn note(&mut self, line: String) {
+        self.trace.push(line);
+    }
+
+    /// Lets all runs go on until they wait for the store.
+    async fn settle(&mut self) {
+        let ids: Vec<RunId> = self.runs.keys().copied().collect();
+        let mut tasks: Vec<_> = self.runs.values_mut().map(|run| &mut run.task).collect();
+        let waits_for_store = |number: usize| self.shared.board.runs().contains(&ids[number]);
+        settle(&self.shared.readers, &mut tasks, waits_for_store).await;
+    }
+
+    pub(crate) fn visitor(&self) -> Visitor {
+        Visitor { memory: Arc::clone(&self.memory), clock: Arc::clone(&self.world) as Arc<dyn Clock> }
+    }
+
+    /// Requests of runs that were killed, or that a run does not want any more, may have been on their way already.
+    fn take_abandoned(&mut self) {
+        for Waiting { run, request, .. } in self.shared.board.take_abandoned() {
+            let is_put = matches!(request, Request::Put(..));
+            let is_late = is_put && self.dice.per_mille(500);
+            self.note(format!(
+                "run {run} no longer waits for {request}{}",
+                if is_late { ", which is under way" } else { "" }
+            ));
+            if is_late {
+                self.late.push(Late { run, request });
+            }
+        }
+    }
+
+    /// Has a request its effect, and takes note of it.
+    pub(crate) async fn perform_request(
+        &mut self,
+        run: RunId,
+        request: &Request,
+    ) -> Checked<Result<Reply, StoreError>> {
+        let mut reply = request.perform(&self.memory).await;
+        let conflicts = reply.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Conflict);
+        if conflicts && !self.roughness.compares_lengths {
+            reply = Ok(Reply::Put(PutOutcome::Exists));
+        }
+        if let Request::Put(key, body, _) = request {
+            match &reply {
+                Ok(Reply::Put(PutOutcome::Stored)) => self.stored(Some(run), key, body).await?,
+                _ if self.truth.is_by(key, run) => self.events.count(Event::RetriedPutMetItself),
+                _ => {}
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Takes note of an object that has just been stored.
+    pub(crate) async fn stored(&mut self, run: Option<RunId>, key: &Key, body: &Bytes) -> Checked {
+        let published = self.truth.note(run, key, body, self.world.now());
+        self.listing_changed |= key.as_str().ends_with("/end") || key.as_str().starts_with(layout::MANIFESTS);
+        match (published, run) {
+            (Some(session), Some(run)) => self.published(session, run).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks a backup as soon as it exists.
+    async fn published(&mut self, session: SessionId, run: RunId) -> Checked {
+        ensure(Invariant::ReportsAreTrue, !self.truth.failed.contains(&session), || {
+            format!("{session} exists, though its run said that it does not")
+        })?;
+        let streams = &self.shared.streams;
+        let (stream, lost_before) =
+            streams.lock().unwrap().get(&run).cloned().expect("a run has a stream before it commits");
+        let is_damaged = self.truth.packs_lost != lost_before;
+        let mut packs = BTreeSet::new();
+        if !is_damaged {
+            packs = self.visitor().restore(session.into(), &stream, &self.shared.scratch).await?;
+            check_packs(&self.truth, session, &packs)?;
+            if packs.iter().any(|pack| self.truth.packs.get(pack) != Some(&session)) {
+                self.events.count(Event::PacksOfOthersUsed);
+            }
+        }
+        self.truth.published.insert(session.into(), Backup { stream, packs, is_damaged });
+        Ok(())
+    }
+
+    /// Lets time pass for everybody.
+    pub(crate) async fn pass_time(&mut self, duration: Duration) {
+        self.world.pass(u32::try_from(duration.as_secs()).unwrap());
+        tokio::time::advance(duration).await;
+    }
+}
