@@ -91,6 +91,7 @@ pub fn run() -> ExitCode {
 
 fn start(arguments: Arguments) -> anyhow::Result<Exit> {
     limits::raise_open_files()?;
+    limits::limit_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("starting")?;
     let interruption = watch_for_signals()?;

@@ -1,5 +1,7 @@
 //! Limits that the system sets to this process: raised where that is allowed, and else told before they are met.
 
+use std::num::NonZero;
+
 use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -9,6 +11,8 @@ use crate::size::ByteSize;
 const LEAST_OPEN_FILES: u64 = 32;
 /// What is mapped before anything is done: the program, its libraries, the stacks of its threads.
 const AT_START_BYTES: u64 = 96 << 20;
+/// Threads that compute, at most, where memory is limited.
+const THREADS_IF_LIMITED: usize = 4;
 /// Packs of a backup in memory: one of each class is filled and three are stored.
 const PACKS_IN_MEMORY: u64 = 5;
 /// What a pack may have beyond its target.
@@ -32,6 +36,15 @@ pub(crate) fn raise_open_files() -> anyhow::Result<()> {
             "at most {files} files may be open at once, {LEAST_OPEN_FILES} are needed: raise the limit (ulimit -n)"
         )),
         _ => Ok(()),
+    }
+}
+
+/// Has fewer threads compute where memory is limited: a machine with many cores would fill it with their stacks.
+pub(crate) fn limit_threads() {
+    if getrlimit(Resource::As).current.is_some() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // If they have been started already, they stay as many as they are.
+        rayon::ThreadPoolBuilder::new().num_threads(cores.min(THREADS_IF_LIMITED)).build_global().ok();
     }
 }
 
