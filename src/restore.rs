@@ -5,6 +5,7 @@
 
 mod fetch;
 mod locate;
+mod pieces;
 mod rebuild;
 mod walk;
 
@@ -14,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::mpsc;
 
 use crate::id::PackId;
 use crate::monitor::Monitor;
@@ -22,11 +22,9 @@ use crate::records::manifest::{Manifest, RootKind, STREAM_DIGEST_XXH3};
 use crate::repository::Repository;
 use crate::restore::fetch::send_data;
 use crate::restore::locate::Locator;
+use crate::restore::pieces::pieces;
 use crate::restore::rebuild::{Parts, rebuild_stream};
 use crate::restore::walk::{Entries, piece_of, send_commands};
-
-/// Pieces of a part that wait to be put together.
-const PIECES_WAITING: usize = 64;
 
 /// What takes a restored stream.
 pub trait StreamSink: Write + Send {
@@ -116,8 +114,8 @@ pub async fn restore_stream(
         manifest.stream.digest_algorithm
     );
     let locator = Locator::open(repository, manifest, options, monitor).await.with_context(what)?;
-    let (command_sender, commands) = mpsc::channel(PIECES_WAITING);
-    let (data_sender, data) = mpsc::channel(PIECES_WAITING);
+    let (command_sender, commands) = pieces();
+    let (data_sender, data) = pieces();
     let parts = Parts {
         commands: manifest.tree(&RootKind::Commands).is_some_and(|tree| tree.bytes > 0).then_some(commands),
         data,

@@ -15,6 +15,7 @@ use crate::repository::Damage;
 use crate::repository::packs::OpenFrame;
 use crate::restore::RestoreOptions;
 use crate::restore::locate::Locator;
+use crate::restore::pieces::PieceSender;
 use crate::restore::walk::{Entries, piece_of};
 use crate::tree::Tree;
 use crate::tree::node::{Entry, Hint};
@@ -47,12 +48,12 @@ impl Window {
     }
 }
 
-/// Sends the file data piece by piece, as far as the other side takes it.
+/// Sends the file data, as far as the other side takes it.
 pub(crate) async fn send_data(
     locator: &Locator,
     tree: Option<&Tree>,
     options: &RestoreOptions,
-    pieces: mpsc::Sender<Bytes>,
+    pieces: PieceSender,
 ) -> anyhow::Result<()> {
     let Some(tree) = tree else { return Ok(()) };
     let entries = Some((Entries::new(locator, tree)?, Window::default()));
@@ -85,17 +86,18 @@ async fn forward_windows(
 async fn send_pieces(
     locator: &Locator,
     mut windows: mpsc::Receiver<(Window, Frames)>,
-    pieces: mpsc::Sender<Bytes>,
+    mut pieces: PieceSender,
 ) -> anyhow::Result<()> {
     while let Some((window, frames)) = windows.recv().await {
         for entry in &window.entries {
             let chunk = chunk_of(locator, entry, &frames).await?;
-            let piece = piece_of(entry, &chunk)?;
-            for _ in 0..entry.repeats {
-                if pieces.send(piece.clone()).await.is_err() {
-                    return Ok(());
-                }
+            if pieces.send(piece_of(entry, &chunk)?, entry.repeats).await.is_err() {
+                return Ok(());
             }
+        }
+        // So that no frame of this window is kept for longer.
+        if pieces.flush().await.is_err() {
+            return Ok(());
         }
     }
     Ok(())

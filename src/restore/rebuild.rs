@@ -2,12 +2,12 @@
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use crate::monitor::{Counter, Monitor};
 use crate::records::manifest::StreamRecord;
 use crate::repository::Damage;
 use crate::restore::StreamSink;
+use crate::restore::pieces::PieceReceiver;
 use crate::send_stream::{Rebuilder, StreamDigest, StreamHasher, Wanted};
 
 /// The stream is written in pieces of at least this length.
@@ -16,8 +16,8 @@ const WRITE_BYTES: usize = 256 << 10;
 /// The parts of a stream, piece by piece.
 pub(super) struct Parts {
     /// None of an opaque stream.
-    pub(super) commands: Option<mpsc::Receiver<Bytes>>,
-    pub(super) data: mpsc::Receiver<Bytes>,
+    pub(super) commands: Option<PieceReceiver>,
+    pub(super) data: PieceReceiver,
 }
 
 /// What has become of the stream so far.
@@ -73,7 +73,7 @@ pub(super) fn rebuild_stream(
 
 /// An opaque stream is its data.
 fn copy_data(
-    mut data: mpsc::Receiver<Bytes>,
+    mut data: PieceReceiver,
     mut output: Output<'_>,
     stream: &StreamRecord,
 ) -> anyhow::Result<Box<dyn StreamSink>> {
@@ -86,8 +86,8 @@ fn copy_data(
 }
 
 fn rebuild_commands(
-    mut commands: mpsc::Receiver<Bytes>,
-    mut data: mpsc::Receiver<Bytes>,
+    mut commands: PieceReceiver,
+    mut data: PieceReceiver,
     mut output: Output<'_>,
     stream: &StreamRecord,
 ) -> anyhow::Result<Box<dyn StreamSink>> {

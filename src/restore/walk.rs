@@ -1,11 +1,11 @@
 //! Goes through the trees of a backup.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use crate::object::FormatError;
 use crate::repository::Damage;
 use crate::restore::locate::Locator;
+use crate::restore::pieces::PieceSender;
 use crate::tree::Tree;
 use crate::tree::node::Entry;
 use crate::tree::walk::{Step, TreeWalk};
@@ -52,22 +52,21 @@ pub(crate) fn piece_of(entry: &Entry, chunk: &Bytes) -> anyhow::Result<Bytes> {
     })
 }
 
-/// Sends the command stream piece by piece, as far as the other side takes it.
+/// Sends the command stream, as far as the other side takes it.
 pub(crate) async fn send_commands(
     locator: &Locator,
     tree: Option<&Tree>,
-    pieces: mpsc::Sender<Bytes>,
+    mut pieces: PieceSender,
 ) -> anyhow::Result<()> {
     let Some(tree) = tree else { return Ok(()) };
     let mut entries = Entries::new(locator, tree)?;
     while let Some(entry) = entries.next().await? {
         let chunk = locator.meta_chunk(&entry.id).await?;
-        let piece = piece_of(&entry, &chunk)?;
-        for _ in 0..entry.repeats {
-            if pieces.send(piece.clone()).await.is_err() {
-                return Ok(());
-            }
+        if pieces.send(piece_of(&entry, &chunk)?, entry.repeats).await.is_err() {
+            return Ok(());
         }
     }
+    // Whoever does not take the last ones either knows why.
+    drop(pieces.flush().await);
     Ok(())
 }
