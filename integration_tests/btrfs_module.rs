@@ -114,7 +114,16 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn take(file_system: &TestBtrfs) -> Snapshot {
     let (source, base_dir) = (file_system.path().join("source"), file_system.path().join("snapshots"));
-    snapshots::create(&source, &base_dir, "source", &SystemClock).unwrap()
+    take_snapshot(&source, &base_dir, "source", &SystemClock).unwrap()
+}
+
+fn take_snapshot(
+    source: &Path,
+    base_dir: &Path,
+    name: &str,
+    clock: &dyn Clock,
+) -> Result<snapshots::Snapshot, BtrfsError> {
+    snapshots::create(source, &snapshots::plan(base_dir, name, clock)?)
 }
 
 /// A subvolume that changes over three nights, and the streams of a full and two incremental backups of it.
@@ -230,7 +239,7 @@ fn snapshots_of_the_same_instant_have_their_own_names_and_order() {
     subvolume(&source);
     let take = |name, seconds| {
         let clock = StoppedClock(Timestamp::from_second(seconds).unwrap());
-        snapshots::create(&source, &base_dir, name, &clock).unwrap()
+        take_snapshot(&source, &base_dir, name, &clock).unwrap()
     };
     // The clock is even set back in between.
     let home = [take("home", 1000), take("home", 1000), take("home", 10), take("home", 1000)];
@@ -275,7 +284,7 @@ fn snapshots_are_not_put_on_another_file_system() {
     let (one, other) = (TestBtrfs::new(SIZE_MIB, ""), TestBtrfs::new(SIZE_MIB, ""));
     let source = one.path().join("source");
     subvolume(&source);
-    let create = |base_dir: &Path| snapshots::create(&source, base_dir, "source", &SystemClock).unwrap_err();
+    let create = |base_dir: &Path| take_snapshot(&source, base_dir, "source", &SystemClock).unwrap_err();
     for base_dir in [other.path().to_owned(), other.path().join("new"), PathBuf::from("/proc")] {
         assert!(matches!(create(&base_dir), BtrfsError::OtherFileSystem { .. }), "{base_dir:?}");
     }
@@ -540,7 +549,7 @@ fn the_source_and_its_snapshots_can_be_on_different_mounts() {
     subvolume(&file_system.path().join("@"));
     let mount = SubvolumeMount::new(&file_system, "@");
     let base_dir = file_system.path().join("snapshots");
-    let take = || snapshots::create(mount.path(), &base_dir, "root", &SystemClock).unwrap();
+    let take = || take_snapshot(mount.path(), &base_dir, "root", &SystemClock).unwrap();
     let first = take();
     fs::write(mount.path().join("file"), "new").unwrap();
     let second = take();

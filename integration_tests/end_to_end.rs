@@ -16,6 +16,8 @@ mod support;
 mod kills;
 #[path = "end_to_end/limits.rs"]
 mod limits;
+#[path = "end_to_end/orphans.rs"]
+mod orphans;
 #[path = "end_to_end/parents.rs"]
 mod parents;
 #[path = "end_to_end/restoring.rs"]

@@ -1,5 +1,6 @@
 //! One run over the configured subvolumes: snapshot, send, back up, retain. And the way back, through `btrfs receive`.
 
+mod journal;
 mod restoring;
 mod sending;
 
@@ -7,7 +8,8 @@ pub use restoring::{RestoreTarget, restore_subvolume};
 pub use sending::SendSource;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -22,11 +24,12 @@ use crate::btrfs::snapshots::{self, Snapshot};
 use crate::btrfs::subvolume::{Subvolume, list_subvolumes, subvolume_info};
 use crate::config::SubvolumeConfig;
 use crate::id::{ManifestId, PackId, SnapshotVersion, Uuid};
+use crate::job::journal::Journal;
 use crate::monitor::Monitor;
 use crate::records::manifest::Parent;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published, read_chain};
-use crate::repository::session::Unsettled;
+use crate::repository::session::{Unsettled, end_dead_sessions};
 use crate::repository::{Damage, Repository};
 use crate::restore::{RestoreOptions, data_packs};
 
@@ -51,6 +54,8 @@ pub struct Job {
     pub interruption: Interruption,
     /// A folder for what is not kept.
     pub scratch_directory: PathBuf,
+    /// The folder in which this host writes down which snapshots a run has under way for this repository.
+    pub journal_directory: PathBuf,
 }
 
 /// What became of one subvolume.
@@ -68,27 +73,57 @@ impl Job {
     /// The snapshots are taken first, all together, so that they show one moment. To be called with the host's lock
     /// held.
     pub async fn run(&self, subvolumes: &[SubvolumeConfig]) -> Vec<Outcome> {
+        let mut journal = self.open_journal();
+        if let Some(journal) = &mut journal {
+            self.delete_orphans(journal).await;
+        }
         let clock = self.repository.clock();
-        let taken: Vec<_> = subvolumes.iter().map(|subvolume| take_snapshot(subvolume, clock.as_ref())).collect();
-        let mut outcomes = Vec::new();
+        let plan = |subvolume: &SubvolumeConfig| snapshots::plan(&subvolume.base_dir, &subvolume.name, clock.as_ref());
+        let planned: Vec<_> = subvolumes.iter().map(plan).collect();
+        self.change_journal(&mut journal, |journal| journal.add(planned.iter().flatten().cloned()));
+        let take = |(subvolume, path): (&SubvolumeConfig, Result<PathBuf, BtrfsError>)| {
+            path.and_then(|path| snapshots::create(&subvolume.path, &path))
+        };
+        let taken: Vec<_> = subvolumes.iter().zip(planned).map(take).collect();
+        let (mut outcomes, mut settled) = (Vec::new(), Vec::new());
         for (subvolume, snapshot) in subvolumes.iter().zip(taken) {
             let outcome = match snapshot {
-                Ok(snapshot) => self.back_up(subvolume, &snapshot).await,
-                Err(error) => Err(error),
+                Ok(snapshot) => self.back_up(subvolume, &snapshot, &mut settled).await,
+                Err(error) => Err(error.into()),
             };
             outcomes.push((subvolume.name.clone(), outcome));
         }
+        self.change_journal(&mut journal, |journal| {
+            for path in &settled {
+                journal.remove(path);
+            }
+            journal.save()
+        });
         outcomes
     }
 
     /// Sends one snapshot to the repository. When that fails, the snapshot is of no use and is deleted.
-    async fn back_up(&self, subvolume: &SubvolumeConfig, snapshot: &Snapshot) -> anyhow::Result<BackupSummary> {
+    ///
+    /// `settled` gets its path when it has a backup or is gone.
+    async fn back_up(
+        &self,
+        subvolume: &SubvolumeConfig,
+        snapshot: &Snapshot,
+        settled: &mut Vec<PathBuf>,
+    ) -> anyhow::Result<BackupSummary> {
         let sent = self.send(subvolume, snapshot).await;
         match &sent {
-            Ok(_) => self.retain(subvolume, snapshot.info.uuid),
+            Ok(_) => {
+                settled.push(snapshot.path.clone());
+                self.retain(subvolume, snapshot.info.uuid);
+            }
             // The backup may exist after all, and the next one be made against it.
             Err(error) if error.downcast_ref::<Unsettled>().is_some() => {}
-            Err(_) => self.delete(snapshot),
+            Err(_) => {
+                if self.delete(snapshot) {
+                    settled.push(snapshot.path.clone());
+                }
+            }
         }
         sent
     }
@@ -241,20 +276,93 @@ impl Job {
         }
     }
 
-    fn delete(&self, snapshot: &Snapshot) {
-        if let Err(error) = snapshots::delete(snapshot) {
+    /// Deletes a snapshot; whether it could.
+    fn delete(&self, snapshot: &Snapshot) -> bool {
+        let deleted = snapshots::delete(snapshot);
+        if let Err(error) = deleted {
             self.monitor.problem(&format!("{:#}", anyhow::Error::new(error)));
+            return false;
+        }
+        true
+    }
+
+    /// Without a journal a run goes on: it only matters if it is killed.
+    fn open_journal(&self) -> Option<Journal> {
+        let opened = Journal::open(&self.journal_directory);
+        opened.inspect_err(|error| self.warn_of_journal(error)).ok()
+    }
+
+    fn change_journal(&self, journal: &mut Option<Journal>, change: impl FnOnce(&mut Journal) -> io::Result<()>) {
+        if let Some(Err(error)) = journal.as_mut().map(change) {
+            self.warn_of_journal(&error);
+        }
+    }
+
+    fn warn_of_journal(&self, error: &io::Error) {
+        self.monitor.warn(&format!(
+            "{}: {error}: should this run be killed, its snapshots stay",
+            self.journal_directory.display()
+        ));
+    }
+
+    /// Deletes the snapshots that killed runs have left, but for those that are in the repository: the next backup is made
+    /// against these. What cannot be done now is left to the next run.
+    async fn delete_orphans(&self, journal: &mut Journal) {
+        if journal.snapshots().is_empty() {
+            return;
+        }
+        let published = match self.published_versions().await {
+            Ok(published) => published,
+            Err(error) => return tracing::warn!(error = %format!("{error:#}"), "snapshots of killed runs stay for now"),
+        };
+        for path in journal.snapshots().clone() {
+            match delete_unpublished(&path, &published) {
+                Ok(()) => journal.remove(&path),
+                // Its file system may be mounted again some day.
+                Err(error @ BtrfsError::NotFound { .. }) => {
+                    tracing::debug!(path = %path.display(), %error, "not looked for");
+                }
+                Err(error) => tracing::warn!(
+                    path = %path.display(),
+                    error = %format!("{:#}", anyhow::Error::new(error)),
+                    "the snapshot of a killed run cannot be deleted now"
+                ),
+            }
+        }
+    }
+
+    /// What all backups were made from. Only known for certain when the sessions of killed runs have ended, and when every
+    /// manifest can be read.
+    async fn published_versions(&self) -> anyhow::Result<HashSet<SnapshotVersion>> {
+        let Host { name, machine, cache, .. } = &self.host;
+        end_dead_sessions(&self.repository, name, machine, cache).await?;
+        let mut catalog = Catalog::load(&self.repository, cache).await?;
+        match catalog.damaged.pop() {
+            Some(damage) => Err(damage),
+            None => Ok(catalog.published.iter().filter_map(|backup| backup.manifest.version()).collect()),
         }
     }
 }
 
-/// Takes a snapshot of a subvolume.
+/// Takes a snapshot of a subvolume that is to stay.
 ///
 /// # Errors
 ///
 /// If that is not possible, with the path and what to do.
 pub fn take_snapshot(subvolume: &SubvolumeConfig, clock: &dyn crate::clock::Clock) -> anyhow::Result<Snapshot> {
-    Ok(snapshots::create(&subvolume.path, &subvolume.base_dir, &subvolume.name, clock)?)
+    let path = snapshots::plan(&subvolume.base_dir, &subvolume.name, clock)?;
+    Ok(snapshots::create(&subvolume.path, &path)?)
+}
+
+/// Deletes the snapshot at `path`, if there is one and no backup was made from it.
+fn delete_unpublished(path: &Path, published: &HashSet<SnapshotVersion>) -> Result<(), BtrfsError> {
+    match snapshots::find(path)? {
+        Some(snapshot) if !published.contains(&sent_identity(&snapshot.info)) => {
+            tracing::info!(path = %path.display(), "deleting a snapshot that a killed run has left");
+            snapshots::delete(&snapshot)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Backups of a subvolume that another can be built on: those whose chain is whole.

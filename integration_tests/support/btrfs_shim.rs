@@ -14,7 +14,7 @@ const HELD_WITHIN: Duration = Duration::from_mins(2);
 
 /// What the shim does for one of the commands of `btrfs`.
 pub(crate) enum Act {
-    /// Waits before it starts the real `btrfs send`.
+    /// Waits before it starts the real `btrfs send`, which it does not if the program has been killed meanwhile.
     HoldSend,
     /// Keeps what the real `btrfs send` wrote, see [`BtrfsShim::sent`].
     KeepSent,
@@ -34,7 +34,10 @@ impl BtrfsShim {
         let shim = Self { folder: tempfile::tempdir().unwrap() };
         let real = succeed(command("sh").args(["-c", "command -v btrfs"])).text();
         let (verb, action) = match act {
-            Act::HoldSend => ("send", "echo > \"$folder/held\"; read -r _ < \"$folder/release\""),
+            Act::HoldSend => (
+                "send",
+                "echo > \"$folder/held\"; read -r _ < \"$folder/release\"; kill -0 $PPID 2>/dev/null || exit 1",
+            ),
             Act::KeepSent => ("send", "\"$real\" \"$@\" > \"$folder/sent\" && cat \"$folder/sent\"; exit"),
             Act::FailAfterSend => ("send", "\"$real\" \"$@\"; echo 'ERROR: made to fail' >&2; exit 1"),
             Act::HoldReceiveHalfWay => (

@@ -105,6 +105,16 @@ impl Tool {
         fs::write(self.configuration(), configuration).unwrap();
     }
 
+    /// Has a further subvolume of `source`, which is made, backed up after the others.
+    #[track_caller]
+    pub(crate) fn add_subvolume(&self, source: &TestBtrfs, name: &str) {
+        let path = source.path().join(name);
+        succeed(command("btrfs").args(["subvolume", "create"]).arg(&path));
+        let section = format!("[[subvolumes]]\npath = \"{}\"\nname = \"{name}\"\n", path.display());
+        let configuration = fs::read_to_string(self.configuration()).unwrap() + &section;
+        fs::write(self.configuration(), configuration).unwrap();
+    }
+
     /// A workspace without a configuration file, and without a repository so far.
     pub(crate) fn without_configuration() -> Self {
         let folder = tempfile::Builder::new().prefix("btrfs_to_s3-test-").tempdir().unwrap();

@@ -89,35 +89,59 @@ pub struct Snapshot {
     pub info: SubvolumeInfo,
 }
 
-/// Takes a read-only snapshot of the subvolume at `source` into `base_dir`, which is made if only it is missing.
+/// Where the next snapshot goes: a path that is free now, with a name of this moment.
+///
+/// # Errors
+///
+/// [`BtrfsError::InvalidName`], or if the path of `base_dir` cannot be resolved.
+pub fn plan(base_dir: &Path, subvolume: &str, clock: &dyn Clock) -> Result<PathBuf, BtrfsError> {
+    let base_dir = std::path::absolute(base_dir).map_err(BtrfsError::io("resolving", base_dir))?;
+    let mut name = SnapshotName::new(subvolume, clock.now())?;
+    for _ in 0..LARGEST_NUMBER_OF_TRIES {
+        let path = base_dir.join(name.to_string());
+        if path.symlink_metadata().is_err() {
+            return Ok(path);
+        }
+        name.taken_at = name.taken_at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(name.taken_at);
+    }
+    let exhausted = io::Error::from(io::ErrorKind::AlreadyExists);
+    Err(BtrfsError::io("finding a free name for a snapshot in", &base_dir)(exhausted))
+}
+
+/// Takes a read-only snapshot of the subvolume at `source` at the path that [`plan`] has given. The folder it is in is
+/// made if only that is missing.
 ///
 /// When this returns, the snapshot and everything that had been written to the subvolume before are on the disk. A
 /// crash leaves the whole snapshot or none.
 ///
 /// # Errors
 ///
-/// [`BtrfsError`]: not root, not a subvolume, or `base_dir` on another file system.
-pub fn create(source: &Path, base_dir: &Path, subvolume: &str, clock: &dyn Clock) -> Result<Snapshot, BtrfsError> {
+/// [`BtrfsError`]: not root, not a subvolume, the path on another file system, or in use by now.
+pub fn create(source: &Path, path: &Path) -> Result<Snapshot, BtrfsError> {
     subvolume::require_root("taking a snapshot")?;
+    let (base_dir, name) = parted(path)?;
     let source_fd = subvolume::open_subvolume(source)?;
     let base_fd = open_base_dir(base_dir, &source_fd, source)?;
-    let base_dir = std::path::absolute(base_dir).map_err(BtrfsError::io("resolving", base_dir))?;
-    let mut name = SnapshotName::new(subvolume, clock.now())?;
-    for _ in 0..LARGEST_NUMBER_OF_TRIES {
-        let path = base_dir.join(name.to_string());
-        match ioctl::create_snapshot(&source_fd, &base_fd, name.to_string().as_ref(), true) {
-            Ok(()) => {
-                let info = subvolume::subvolume_info(&path)?;
-                return Ok(Snapshot { name, path, info });
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                name.taken_at = name.taken_at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(name.taken_at);
-            }
-            Err(error) => return Err(BtrfsError::io("creating the snapshot", &path)(error)),
-        }
-    }
-    let exhausted = io::Error::from(io::ErrorKind::AlreadyExists);
-    Err(BtrfsError::io("finding a free name for a snapshot in", &base_dir)(exhausted))
+    ioctl::create_snapshot(&source_fd, &base_fd, name.to_string().as_ref(), true)
+        .map_err(BtrfsError::io("creating the snapshot", path))?;
+    Ok(Snapshot { name, path: path.to_owned(), info: subvolume::subvolume_info(path)? })
+}
+
+/// The snapshot at a path that [`plan`] has given, if there is one.
+///
+/// # Errors
+///
+/// [`BtrfsError`] if that cannot be told: the folder it would be in is missing or not on Btrfs, as when its file system
+/// is not mounted, or cannot be read.
+pub fn find(path: &Path) -> Result<Option<Snapshot>, BtrfsError> {
+    let (base_dir, name) = parted(path)?;
+    look_at(&subvolume::open_on_btrfs(base_dir)?, base_dir, name)
+}
+
+/// The folder and the name of a snapshot.
+fn parted(path: &Path) -> Result<(&Path, SnapshotName), BtrfsError> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(SnapshotName::parse);
+    path.parent().zip(name).ok_or_else(|| BtrfsError::InvalidName { name: path.to_string_lossy().into_owned() })
 }
 
 fn open_base_dir(base_dir: &Path, source_fd: &OwnedFd, source: &Path) -> Result<OwnedFd, BtrfsError> {

@@ -62,6 +62,7 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
     let repository = unless_interrupted(&context.interruption, context.repository()).await?;
     let job = Job {
         host: context.host(&repository),
+        journal_directory: context.journal_directory(&repository),
         repository,
         btrfs: BtrfsCommand::find(search_path().as_deref())?,
         options: backup_options(context),

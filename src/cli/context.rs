@@ -67,6 +67,11 @@ impl Context {
         RecordCache::in_folder(self.cache_directory(repository).join("records"))
     }
 
+    /// Where a run writes down which snapshots it has under way.
+    pub(crate) fn journal_directory(&self, repository: &Repository) -> PathBuf {
+        self.cache_directory(repository).join("snapshots")
+    }
+
     /// Where a restore may make an index, if it has to.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.config.state_dir.join("scratch")

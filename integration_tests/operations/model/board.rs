@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 /// What tells the runs of a schedule apart, in the order in which they began.
@@ -191,5 +192,10 @@ impl ObjectStore for BoardStore {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let Reply::Deleted = self.ask(Request::Delete(key.clone())).await? else { panic!("not a DELETE's") };
         Ok(())
+    }
+
+    /// A store in memory has nothing half-stored, so it need not be asked.
+    async fn remove_unfinished(&self, _before: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }
