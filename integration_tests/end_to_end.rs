@@ -24,6 +24,8 @@ mod parents;
 mod restoring;
 #[path = "end_to_end/running.rs"]
 mod running;
+#[path = "end_to_end/s3.rs"]
+mod s3;
 #[path = "end_to_end/signals.rs"]
 mod signals;
 #[path = "end_to_end/storing.rs"]

@@ -74,7 +74,7 @@ else
         { integration_tests/garage.sh stop "$TMPDIR/garage"; exit 1; }
     integration_tests/garage.sh stop "$TMPDIR/garage"
     echo "== tests that need Garage"
-    run_tests_of needs-garage "${in_namespace[@]}" cargo test --test s3 -- --ignored "${names[@]}"
+    run_tests_of needs-garage "${in_namespace[@]}" cargo test --test end_to_end -- --ignored "${names[@]}"
 fi
 
 mapfile -t names < <(tests_that_need root)

@@ -1,7 +1,7 @@
 //! An S3 server in memory, on a port of this machine: what is kept, what was asked, and how it misbehaves are the
 //! test's to see and to say. The protocol itself (requests, signatures, XML) is that of the crate `s3s`.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, reason = "the unit tests use a part of it")]
 #![allow(clippy::wildcard_imports, reason = "the protocol has a type for each of its words")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 #![allow(clippy::disallowed_methods, reason = "a server has a clock of its own")]

@@ -78,7 +78,7 @@ impl S3Store {
     ///
     /// If the region is not known.
     pub async fn open(bucket: &str, prefix: Option<&Key>, settings: &S3Settings) -> Result<Self, StoreError> {
-        let client = connect::connect(settings).await.map_err(|Failure { kind, reason }| {
+        let client = Box::pin(connect::connect(settings)).await.map_err(|Failure { kind, reason }| {
             let url = StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.cloned() };
             StoreError { kind, operation: "opening", object: url.to_string(), reason }
         })?;

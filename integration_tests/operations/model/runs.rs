@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use btrfs_to_s3::backup::{BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream};
+use btrfs_to_s3::backup::{
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream, never_interrupted,
+};
 use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::id::{ManifestId, Randomness};
 use btrfs_to_s3::monitor::Monitor;
@@ -317,7 +319,7 @@ impl Client {
             compressed_data: false,
         };
         let source = Box::new(WatchedSource::new(bytes, &self.shared.readers));
-        run.publish(Stream { source, stop: None }, &request, &tiny_options()).await
+        run.publish(Stream { source, stop: None, interruption: never_interrupted() }, &request, &tiny_options()).await
     }
 
     /// The backup that the next one is made against.

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::piped::{Input, tool_at};
+use super::piped::{Input, tool_at};
 use crate::support::fault_proxy::{Fault, FaultProxy, Weather};
 use crate::support::process::Ended;
 use crate::support::s3_server::S3Server;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::piped::{Input, SMALL_PACKS};
+use super::piped::{Input, SMALL_PACKS};
 use crate::support::btrfs_fixture::TestBtrfs;
 use crate::support::process::{Ended, succeed};
 use crate::support::tool::{S3Access, Tool, data, make_subvolume, subvolume_section};

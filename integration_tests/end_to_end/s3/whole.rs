@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::piped::{Input, access, tool_on};
+use super::piped::{Input, access, tool_on};
 use crate::support::process::Ended;
 use crate::support::s3_server::{BUCKET, S3Server, checksum};
 use crate::support::tool::{S3Access, Tool};

@@ -1,0 +1,11 @@
+//! The program with its repository in a bucket: of a server in this process, behind a proxy that does what bad networks
+//! do, and of Garage.
+
+#[path = "s3/garage.rs"]
+mod garage;
+#[path = "s3/piped.rs"]
+mod piped;
+#[path = "s3/weather.rs"]
+mod weather;
+#[path = "s3/whole.rs"]
+mod whole;
