@@ -1,4 +1,4 @@
-//! Each request of an operation fails in turn: before its effect, after it, and with all that follow.
+//! Each request of an operation fails in turn: before its effect, after it, and with all that follow. Or it is slow.
 
 use std::sync::Arc;
 
@@ -146,6 +146,20 @@ async fn a_backup_survives_the_failure_of_any_request_and_all_that_follow() {
     fail_each_request_of_a_backup(Fault::From).await;
 }
 
+#[tokio::test]
+async fn a_backup_survives_the_slowness_of_any_request() {
+    let scene = Scene::new().await;
+    for number in 1.. {
+        let world = scene.world.copy().await;
+        let store = faulty(&world, Fault::Slow(number));
+        let made = scene.back_up(&world, Arc::clone(&store) as Store).await.unwrap();
+        scene.check_after(&world, Some(made)).await;
+        if !store.has_failed() {
+            return;
+        }
+    }
+}
+
 /// Has each request of a restore fail: it gives the right bytes, or fails having written only right ones.
 async fn fail_each_request_of_a_restore(world: &World, backup: &Made, fault_at: FaultAt) -> u64 {
     for number in 1.. {
@@ -157,8 +171,10 @@ async fn fail_each_request_of_a_restore(world: &World, backup: &Made, fault_at: 
             Err(error) => Err(error),
         };
         let bytes = sink.bytes();
+        let is_slow = fault_at(number) == Fault::Slow(number);
         match restored {
             Ok(()) => assert_same_bytes(&bytes, &backup.stream),
+            Err(error) if is_slow => panic!("{error:#}"),
             Err(_) => assert!(bytes.len() < backup.stream.len() && backup.stream.starts_with(&bytes)),
         }
         if !store.has_failed() {
@@ -173,7 +189,7 @@ async fn fail_each_request_of_a_restore(world: &World, backup: &Made, fault_at: 
 async fn a_restore_survives_the_failure_of_any_request() {
     let world = World::new().await;
     let backup = world.back_up(&Sample::random(1, 2_300_000)).await;
-    for fault_at in [Fault::Before as FaultAt, Fault::After, Fault::From] {
+    for fault_at in [Fault::Before as FaultAt, Fault::After, Fault::From, Fault::Slow] {
         let requests = fail_each_request_of_a_restore(&world, &backup, fault_at).await;
         assert!(requests > 10, "{requests} requests");
         world.assert_restorable(std::slice::from_ref(&backup)).await;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 const BUNDLE_BYTES: usize = 1 << 20;
 /// Or this many pieces.
 const BUNDLE_PIECES: usize = 1024;
-/// Bundlees of a part that wait to be put together.
+/// Bundles of a part that wait to be put together.
 const BUNDLES_WAITING: usize = 4;
 
 /// The other side takes no more.

@@ -12,6 +12,9 @@ use jiff::Timestamp;
 use super::failure::{Failure, check_limit, length, slice};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 
+/// So often a slow operation lets others go first.
+const TURNS_LET_GO: u32 = 2000;
+
 /// Which operations fail. They are counted from 1, all kinds together, in the order in which they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -21,6 +24,8 @@ pub enum Fault {
     After(u64),
     /// This operation and every later one fail and have no effect, as when the machine dies.
     From(u64),
+    /// This operation takes so long that those begun after it overtake it. It does not fail.
+    Slow(u64),
 }
 
 /// How an object that is stored well looks to its readers.
@@ -70,10 +75,12 @@ impl FaultyStore {
         self.operations.load(Ordering::SeqCst)
     }
 
-    /// Whether the operation that shall fail, or the first of them, has begun.
+    /// Whether the operation that shall fail or be slow, or the first of them, has begun.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        let first = self.fault.map(|(Fault::Before(first) | Fault::After(first) | Fault::From(first), _)| first);
+        let first = self.fault.map(|(fault, _)| match fault {
+            Fault::Before(first) | Fault::After(first) | Fault::From(first) | Fault::Slow(first) => first,
+        });
         first.is_some_and(|first| first <= self.operations())
     }
 
@@ -94,6 +101,12 @@ impl FaultyStore {
             Some((Fault::After(failing), kind)) if number == failing => {
                 operation.await?;
                 fail(kind, "after")
+            }
+            Some((Fault::Slow(slow), _)) if number == slow => {
+                for _ in 0..TURNS_LET_GO {
+                    tokio::task::yield_now().await;
+                }
+                operation.await
             }
             _ => operation.await,
         }
