@@ -184,5 +184,7 @@ fn increments_survive_backups_killed_anywhere() {
 #[test]
 #[ignore = "slow, and needs root and Btrfs"]
 fn increments_survive_a_hundred_kills() {
-    kill_and(100, 2, subvolume_world, finish_subvolume).assert_hit(&PLACES, &UNFINISHED, 2);
+    // After the session's end there is next to no time, and no call that the program alone makes.
+    let places = &PLACES[..PLACES.len() - 1];
+    kill_and(100, 2, subvolume_world, finish_subvolume).assert_hit(places, &UNFINISHED, 2);
 }
