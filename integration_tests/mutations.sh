@@ -6,7 +6,7 @@
 # The changes are made in a copy; what is not committed is not in it. Takes about a minute for each.
 
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/mutations
 patches=("$@")
