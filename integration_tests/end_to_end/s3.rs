@@ -3,6 +3,8 @@
 
 #[path = "s3/garage.rs"]
 mod garage;
+#[path = "s3/kills.rs"]
+mod kills;
 #[path = "s3/piped.rs"]
 mod piped;
 #[path = "s3/weather.rs"]

@@ -43,6 +43,11 @@ pub(crate) struct Oddities {
     pub(crate) lost_replies: u32,
     /// Part uploads are never answered.
     pub(crate) silent_parts: bool,
+    /// The request of this number, counted from the last [`S3Server::take_requests`], and all later ones are never
+    /// answered.
+    pub(crate) silent_from: Option<usize>,
+    /// The one of that number has its effect, if it stores an object.
+    pub(crate) silent_after_effect: bool,
     /// So many of the next part uploads fail for good.
     pub(crate) refused_parts: u32,
     /// The next answers to these, in this order, are errors with this code.
@@ -158,9 +163,11 @@ impl S3Server {
     }
 
     /// Writes a request down, and fails it if it shall fail.
-    fn begin(&self, operation: &str, bucket: &str, key: &str) -> S3Result<()> {
+    async fn begin(&self, operation: &str, bucket: &str, key: &str) -> S3Result<()> {
+        if self.write_down(operation, key) {
+            std::future::pending::<()>().await;
+        }
         let mut state = self.state();
-        state.requests.push(format!("{operation} {key}"));
         if take(&mut state.oddities.slow_downs) {
             return Err(s3_error!(SlowDown, "please reduce your request rate"));
         }
@@ -168,7 +175,53 @@ impl S3Server {
             let code = s3s::S3ErrorCode::from_bytes(state.oddities.errors.remove(0).as_bytes()).unwrap();
             return Err(s3s::S3Error::with_message(code, "as the test wants it"));
         }
+        drop(state);
         if bucket == BUCKET { Ok(()) } else { Err(s3_error!(NoSuchBucket, "there is no such bucket")) }
+    }
+}
+
+impl S3Server {
+    /// Writes a request down; says whether it is never answered, and has no effect either.
+    fn write_down(&self, operation: &str, key: &str) -> bool {
+        let mut state = self.state();
+        state.requests.push(format!("{operation} {key}"));
+        let number = state.requests.len();
+        let stores = matches!(operation, "PutObject" | "CompleteMultipartUpload");
+        state.oddities.silent_from.is_some_and(|from| {
+            let has_effect = number == from && stores && state.oddities.silent_after_effect;
+            number >= from && !has_effect
+        })
+    }
+
+    /// Waits for ever if the requests of this moment are not answered.
+    async fn answer(&self) {
+        let is_silent = {
+            let state = self.state();
+            state.oddities.silent_from.is_some_and(|from| state.requests.len() >= from)
+        };
+        if is_silent {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Makes an object of the parts of an upload.
+    fn complete(&self, input: CompleteMultipartUploadInput) -> S3Result<()> {
+        let mut state = self.state();
+        let upload = state.uploads.get(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
+        let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let parts: Option<Vec<Bytes>> =
+            named.iter().map(|part| upload.parts.get(&part.part_number?).cloned()).collect();
+        let body = Bytes::from(parts.ok_or_else(|| s3_error!(InvalidPart))?.concat());
+        check_checksum(&body, input.checksum_crc32c.as_ref())?;
+        let kept = Kept { body, checksum_crc32c: input.checksum_crc32c, ..upload.kept.clone() };
+        state.store(input.key, kept, input.if_none_match.is_some())?;
+        state.uploads.remove(&input.upload_id);
+        Ok(())
+    }
+
+    /// How many requests have come since they were taken.
+    pub(crate) fn request_count(&self) -> usize {
+        self.state().requests.len()
     }
 }
 
@@ -237,7 +290,7 @@ type Answer<T> = S3Result<S3Response<T>>;
 impl S3 for S3Server {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         let input = request.input;
-        self.begin("PutObject", &input.bucket, &input.key)?;
+        self.begin("PutObject", &input.bucket, &input.key).await?;
         let body = read(input.body).await?;
         check_checksum(&body, input.checksum_crc32c.as_ref())?;
         let encryption = input.server_side_encryption.clone();
@@ -249,15 +302,18 @@ impl S3 for S3Server {
             checksum_crc32c: input.checksum_crc32c,
             modified_at: SystemTime::now(),
         };
-        let mut state = self.state();
-        state.store(input.key, kept, input.if_none_match.is_some())?;
-        let confirmed = encryption.filter(|_| !state.oddities.hides_encryption);
+        let confirmed = {
+            let mut state = self.state();
+            state.store(input.key, kept, input.if_none_match.is_some())?;
+            encryption.filter(|_| !state.oddities.hides_encryption)
+        };
+        self.answer().await;
         Ok(S3Response::new(PutObjectOutput { server_side_encryption: confirmed, ..PutObjectOutput::default() }))
     }
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let input = request.input;
-        self.begin("GetObject", &input.bucket, &input.key)?;
+        self.begin("GetObject", &input.bucket, &input.key).await?;
         let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
         if is_archival(&kept) {
             return Err(s3_error!(InvalidObjectState, "the operation is not valid for the object's storage class"));
@@ -282,7 +338,7 @@ impl S3 for S3Server {
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         let input = request.input;
-        self.begin("HeadObject", &input.bucket, &input.key)?;
+        self.begin("HeadObject", &input.bucket, &input.key).await?;
         let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
         Ok(S3Response::new(HeadObjectOutput {
             content_length: Some(size(&kept.body)),
@@ -294,7 +350,7 @@ impl S3 for S3Server {
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
         let input = request.input;
-        self.begin("DeleteObject", &input.bucket, &input.key)?;
+        self.begin("DeleteObject", &input.bucket, &input.key).await?;
         self.state().objects.remove(&input.key);
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
@@ -302,7 +358,7 @@ impl S3 for S3Server {
     async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
         let input = request.input;
         let prefix = input.prefix.unwrap_or_default();
-        self.begin("ListObjectsV2", &input.bucket, &prefix)?;
+        self.begin("ListObjectsV2", &input.bucket, &prefix).await?;
         let after = input.continuation_token.or(input.start_after).unwrap_or_default();
         let limit = usize::try_from(input.max_keys.unwrap_or(1000).min(1000)).unwrap();
         let state = self.state();
@@ -322,7 +378,7 @@ impl S3 for S3Server {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> Answer<CreateMultipartUploadOutput> {
         let input = request.input;
-        self.begin("CreateMultipartUpload", &input.bucket, &input.key)?;
+        self.begin("CreateMultipartUpload", &input.bucket, &input.key).await?;
         let kept = Kept {
             body: Bytes::new(),
             storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
@@ -343,7 +399,7 @@ impl S3 for S3Server {
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         let input = request.input;
-        self.begin("UploadPart", &input.bucket, &input.key)?;
+        self.begin("UploadPart", &input.bucket, &input.key).await?;
         let body = read(input.body).await?;
         check_checksum(&body, input.checksum_crc32c.as_ref())?;
         if self.state().oddities.silent_parts {
@@ -366,17 +422,9 @@ impl S3 for S3Server {
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> Answer<CompleteMultipartUploadOutput> {
         let input = request.input;
-        self.begin("CompleteMultipartUpload", &input.bucket, &input.key)?;
-        let mut state = self.state();
-        let upload = state.uploads.get(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
-        let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
-        let parts: Option<Vec<Bytes>> =
-            named.iter().map(|part| upload.parts.get(&part.part_number?).cloned()).collect();
-        let body = Bytes::from(parts.ok_or_else(|| s3_error!(InvalidPart))?.concat());
-        check_checksum(&body, input.checksum_crc32c.as_ref())?;
-        let kept = Kept { body, checksum_crc32c: input.checksum_crc32c, ..upload.kept.clone() };
-        state.store(input.key, kept, input.if_none_match.is_some())?;
-        state.uploads.remove(&input.upload_id);
+        self.begin("CompleteMultipartUpload", &input.bucket, &input.key).await?;
+        self.complete(input)?;
+        self.answer().await;
         Ok(S3Response::new(CompleteMultipartUploadOutput::default()))
     }
 
@@ -385,7 +433,7 @@ impl S3 for S3Server {
         request: S3Request<AbortMultipartUploadInput>,
     ) -> Answer<AbortMultipartUploadOutput> {
         let input = request.input;
-        self.begin("AbortMultipartUpload", &input.bucket, &input.key)?;
+        self.begin("AbortMultipartUpload", &input.bucket, &input.key).await?;
         self.state().uploads.remove(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
@@ -396,7 +444,7 @@ impl S3 for S3Server {
     ) -> Answer<ListMultipartUploadsOutput> {
         let input = request.input;
         let prefix = input.prefix.unwrap_or_default();
-        self.begin("ListMultipartUploads", &input.bucket, &prefix)?;
+        self.begin("ListMultipartUploads", &input.bucket, &prefix).await?;
         let state = self.state();
         if state.oddities.hides_uploads {
             return Err(s3_error!(NotImplemented, "multipart uploads cannot be listed"));
