@@ -25,6 +25,7 @@ use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -132,9 +133,7 @@ impl S3Store {
 
     /// Waits for an answer as long as there is progress.
     async fn watch<T>(&self, progress: &Progress, request: impl Future<Output = T>) -> Result<T, Failure> {
-        let timeout = self.settings.stall_timeout;
-        let answer = progress.watch(timeout, request).await;
-        answer.ok_or_else(|| transient(format!("no byte went either way for {} seconds", timeout.as_secs())))
+        watch_for(self.settings.stall_timeout, progress, request).await
     }
 
     /// As [`Self::watch`], for requests of which any error is a failure.
@@ -353,6 +352,11 @@ impl ObjectStore for S3Store {
         let removed = self.abort_uploads_before(before).await;
         removed.map_err(|failure| failure.at("removing unfinished uploads of", &self.url, ""))
     }
+}
+
+async fn watch_for<T>(timeout: Duration, progress: &Progress, request: impl Future<Output = T>) -> Result<T, Failure> {
+    let answer = progress.watch(timeout, request).await;
+    answer.ok_or_else(|| transient(format!("no byte went either way for {} seconds", timeout.as_secs())))
 }
 
 /// The CRC-32C of a body as S3's headers have it: base64 of its bytes, the highest first.

@@ -1,5 +1,7 @@
 //! Objects that are stored in parts.
 
+use std::time::Duration;
+
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadError;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, MultipartUpload};
@@ -9,10 +11,13 @@ use jiff::Timestamp;
 
 use super::error::{OperationError, failure, is_not_offered, is_precondition_failed, transient};
 use super::flow::{Progress, upload};
-use super::{S3Store, Stored, checksum_text, timestamp};
+use super::{S3Store, Stored, checksum_text, timestamp, watch_for};
 use crate::store::failure::{Failure, length};
 use crate::store::{Key, Tier};
 
+/// The server may take some minutes to put the parts of a large object together ("CompleteMultipartUpload" in the S3 API
+/// reference), and says nothing until it has.
+const PUTTING_TOGETHER: Duration = Duration::from_mins(10);
 /// Parts of one object that are on their way at once.
 const PARTS_AT_ONCE: usize = 3;
 
@@ -88,7 +93,7 @@ impl S3Store {
             .checksum_type(ChecksumType::FullObject)
             .checksum_crc32_c(checksum_text(body))
             .set_if_none_match(self.if_none_match());
-        match self.watch(&Progress::new(), Box::pin(request.send())).await? {
+        match watch_for(PUTTING_TOGETHER, &Progress::new(), Box::pin(request.send())).await? {
             Ok(_) => Ok(Stored::New),
             Err(error) if is_precondition_failed(&error) => Ok(Stored::Refused),
             // The upload's end may have been reached by an earlier try whose reply was lost.
