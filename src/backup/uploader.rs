@@ -28,6 +28,9 @@ use crate::tree::node::Hint;
 const SEGMENT_LEAST_BYTES: u64 = 1 << 30;
 const SEGMENT_LEAST_TIME: Duration = Duration::from_mins(30);
 
+/// Packs of metadata are not larger: they fill slowly, so that a long stream would take more memory than a short one.
+const META_PACK_BYTES_MAX: usize = 8 << 20;
+
 /// Where a chunk is, or will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -198,7 +201,7 @@ impl<'a> Uploader<'a> {
 
     /// Appends frames that are compressed to their pack, and stores packs that are full (or all there is).
     async fn fill_packs(&mut self, class: PackClass, all: bool) -> anyhow::Result<()> {
-        let target = self.options.pack_target_bytes;
+        let target = pack_target_bytes(class, &self.options);
         while let Some(frame) = self.lane(class).queue.pop(all).await {
             let lane = self.lane(class);
             lane.pack.push_frame(frame.kind, &frame.bytes, &frame.chunks);
@@ -289,9 +292,16 @@ impl<'a> Uploader<'a> {
     }
 }
 
+fn pack_target_bytes(class: PackClass, options: &BackupOptions) -> usize {
+    match class {
+        PackClass::Data => options.pack_target_bytes,
+        PackClass::Meta => options.pack_target_bytes.min(META_PACK_BYTES_MAX),
+    }
+}
+
 fn new_pack(session: &WriteSession, class: PackClass, options: &BackupOptions) -> PackWriter {
     // With room for the last frame and the footer; what is not written to costs no memory.
-    let capacity = options.pack_target_bytes + (2 << 20);
+    let capacity = pack_target_bytes(class, options) + (2 << 20);
     let repository = session.repository();
     PackWriter::new(repository.id(), session.id(), class, repository.draw_salt(), capacity)
 }
