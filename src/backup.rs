@@ -25,6 +25,7 @@ use crate::backup::uploader::Uploader;
 use crate::id::{Digest, ManifestId, SnapshotVersion};
 use crate::local_index::Access;
 use crate::monitor::{Counter, Monitor};
+use crate::pack::format::PackClass;
 use crate::records::TOOL;
 use crate::records::manifest::{BackupKind, Manifest, Parent, STREAM_DIGEST_XXH3, StreamRecord, Subject};
 use crate::records::session::SessionStart;
@@ -389,10 +390,13 @@ async fn look_around(repository: &Repository, host: &Host, monitor: &dyn Monitor
 async fn remove_unfinished(repository: &Repository, open_since: Timestamp) {
     // Some stores tell such times in whole seconds.
     let Ok(before) = Timestamp::from_second(open_since.as_second()) else { return };
-    match repository.store().remove_unfinished(before).await {
-        Ok(0) => {}
-        Ok(count) => tracing::info!("removed {count} unfinished uploads of runs that are dead"),
-        Err(error) => tracing::info!("{error}: they take up room until they are removed"),
+    // Packs alone are large enough to be stored in parts. In other places there may be what is none of ours.
+    for class in [PackClass::Data, PackClass::Meta] {
+        match repository.store().remove_unfinished(layout::packs(class), before).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("removed {count} unfinished uploads of runs that are dead"),
+            Err(error) => tracing::info!("{error}: they take up room until they are removed"),
+        }
     }
 }
 

@@ -31,7 +31,8 @@ use crate::config::LogLevel;
 #[command(name = "btrfs_to_s3", version, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 everything asked for was published, but \
-    something else went wrong; 4 another run holds the lock; 5 repository damaged; 130 interrupted."
+    something else went wrong; 4 another run holds the lock; 5 repository damaged; \
+    6 objects are archived; 130 interrupted."
 )]
 struct Arguments {
     #[command(flatten)]

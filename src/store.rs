@@ -148,10 +148,11 @@ pub trait ObjectStore: Debug + Send + Sync {
     /// Removes an object, if it is there.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
 
-    /// Removes what `put`s begun before a moment, by the store's clock, have left and never finished; says how many.
+    /// Removes what `put`s of keys that begin with `prefix` have left and never finished, if they were begun before a
+    /// moment, by the store's clock; says how many.
     ///
-    /// A `put` that still runs fails then, so the moment has to be before all that anybody still waits for.
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// A `put` that still runs may have to begin anew then, so the moment should be before all that anybody waits for.
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// A shared store of any kind.

@@ -71,8 +71,8 @@ impl ObjectStore for GarblingStore {
         self.inner.delete(key).await
     }
 
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.inner.remove_unfinished(before).await
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.remove_unfinished(prefix, before).await
     }
 }
 

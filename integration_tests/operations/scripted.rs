@@ -109,7 +109,7 @@ impl ObjectStore for ScriptedStore {
         self.run(Operation::Delete, key.as_str(), self.inner.delete(key)).await
     }
 
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.run(Operation::RemoveUnfinished, "", self.inner.remove_unfinished(before)).await
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        self.run(Operation::RemoveUnfinished, prefix, self.inner.remove_unfinished(prefix, before)).await
     }
 }

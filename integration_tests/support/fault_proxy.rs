@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     ResetWithin,
     /// The request is done, and the connection is reset before the answer.
     ResetAfter,
+    /// The request is done, and the connection is closed in good order before the answer.
+    ClosedBeforeAnswer,
     /// The answer ends in the middle.
     CutShort,
     /// A bit of the answer's body is another.
@@ -252,6 +254,10 @@ async fn give_answer(
         Some(Fault::ResetAfter) => {
             shared.hit.fetch_add(1, Ordering::SeqCst);
             return reset(client);
+        }
+        Some(Fault::ClosedBeforeAnswer) => {
+            shared.hit.fetch_add(1, Ordering::SeqCst);
+            answer.clear();
         }
         Some(Fault::CutShort) if has_body => {
             shared.hit.fetch_add(1, Ordering::SeqCst);

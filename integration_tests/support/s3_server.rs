@@ -35,6 +35,8 @@ pub(crate) struct Oddities {
     pub(crate) refuses_conditions: bool,
     /// Encryption is accepted and not confirmed.
     pub(crate) hides_encryption: bool,
+    /// So many of the next listings lack their last object, though they say how many there are.
+    pub(crate) short_listings: u32,
     /// Multipart uploads cannot be listed.
     pub(crate) hides_uploads: bool,
     /// So many of the next requests are answered with `SlowDown`.
@@ -219,6 +221,11 @@ impl S3Server {
         Ok(())
     }
 
+    /// How many part uploads have come since requests were taken.
+    pub(crate) fn part_count(&self) -> usize {
+        self.state().requests.iter().filter(|request| request.starts_with("UploadPart ")).count()
+    }
+
     /// How many requests have come since they were taken.
     pub(crate) fn request_count(&self) -> usize {
         self.state().requests.len()
@@ -361,12 +368,19 @@ impl S3 for S3Server {
         self.begin("ListObjectsV2", &input.bucket, &prefix).await?;
         let after = input.continuation_token.or(input.start_after).unwrap_or_default();
         let limit = usize::try_from(input.max_keys.unwrap_or(1000).min(1000)).unwrap();
-        let state = self.state();
+        let mut state = self.state();
+        let is_short = take(&mut state.oddities.short_listings);
         let mut found = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
-        let contents: Vec<Object> = found.by_ref().take(limit).map(|(key, kept)| listed(key, kept)).collect();
+        let mut contents: Vec<Object> = found.by_ref().take(limit).map(|(key, kept)| listed(key, kept)).collect();
         let more = found.next().is_some();
+        let key_count = Some(i32::try_from(contents.len()).unwrap());
+        let next_continuation_token = contents.last().filter(|_| more).and_then(|last| last.key.clone());
+        if is_short {
+            contents.pop();
+        }
         Ok(S3Response::new(ListObjectsV2Output {
-            next_continuation_token: contents.last().filter(|_| more).and_then(|last| last.key.clone()),
+            key_count,
+            next_continuation_token,
             is_truncated: Some(more),
             contents: Some(contents),
             ..ListObjectsV2Output::default()

@@ -145,6 +145,8 @@ impl WriteSession {
         };
         let end = match end_session(&self.repository, &end).await {
             Ok(end) => end,
+            // It may land yet, also where another end is put meanwhile and the store overwrites: so none is.
+            Err(error) if is_transient(&error) => return Err(error.context(Unsettled { session: self.id })),
             // It may have landed all the same: trying to end it otherwise tells, if anything does.
             Err(error) => match self.abandon().await {
                 Ok(end) => end,
@@ -204,6 +206,10 @@ impl WriteSession {
         self.stored_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
     }
+}
+
+fn is_transient(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Transient)
 }
 
 /// Puts a session's end if it has none; gives what its end says then, whoever wrote it.

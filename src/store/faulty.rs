@@ -204,8 +204,8 @@ impl ObjectStore for FaultyStore {
         self.run("removing", key.as_str(), self.inner.delete(key)).await
     }
 
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.run("removing", "", self.inner.remove_unfinished(before)).await
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        self.run("removing", prefix, self.inner.remove_unfinished(prefix, before)).await
     }
 }
 

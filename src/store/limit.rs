@@ -116,8 +116,8 @@ impl ObjectStore for LimitStore {
         self.run(self.inner.delete(key)).await
     }
 
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.run(self.inner.remove_unfinished(before)).await
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        self.run(self.inner.remove_unfinished(prefix, before)).await
     }
 }
 

@@ -159,7 +159,7 @@ impl ObjectStore for LocalStore {
     }
 
     /// Files of writers that are gone are removed when the store is opened.
-    async fn remove_unfinished(&self, _before: Timestamp) -> Result<u64, StoreError> {
+    async fn remove_unfinished(&self, _prefix: &str, _before: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
     }
 }

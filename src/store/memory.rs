@@ -116,7 +116,7 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
-    async fn remove_unfinished(&self, _before: Timestamp) -> Result<u64, StoreError> {
+    async fn remove_unfinished(&self, _prefix: &str, _before: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
     }
 }

@@ -133,9 +133,9 @@ impl ObjectStore for RecordingStore {
         self.record(Operation::Delete, key.as_str(), None, result, |()| 0)
     }
 
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let result = self.inner.remove_unfinished(before).await;
-        self.record(Operation::RemoveUnfinished, "", None, result, |_| 0)
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        let result = self.inner.remove_unfinished(prefix, before).await;
+        self.record(Operation::RemoveUnfinished, prefix, None, result, |_| 0)
     }
 }
 

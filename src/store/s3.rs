@@ -32,10 +32,12 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{Object, ServerSideEncryption, StorageClass};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use self::error::{OperationError, failure, is_precondition_failed, root_cause, transient};
 use self::flow::{Bandwidth, Progress, upload};
@@ -43,6 +45,11 @@ use self::settings::{Encryption, S3Settings};
 use super::failure::{Failure, check_existing, check_limit, check_prefix, check_range, length};
 use super::url::StoreUrl;
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
+
+/// An answer to a request without a body may take this long, or [`S3Settings::stall_timeout`] if that is longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+/// Before the first byte of an object, credentials may have to be renewed and a connection be made.
+const FIRST_BYTE_WITHIN: Duration = Duration::from_mins(1);
 
 /// Keeps objects in a bucket. See the module's documentation.
 pub struct S3Store {
@@ -56,6 +63,8 @@ pub struct S3Store {
     download_bandwidth: Bandwidth,
     page_size: Option<i32>,
     warned_of_encryption: AtomicBool,
+    /// The server has answered a request, so there are credentials that it takes.
+    was_let_in: AtomicBool,
 }
 
 impl fmt::Debug for S3Store {
@@ -97,6 +106,7 @@ impl S3Store {
             download_bandwidth: Bandwidth::new(settings.download_bytes_per_second),
             page_size: None,
             warned_of_encryption: AtomicBool::new(false),
+            was_let_in: AtomicBool::new(false),
         }
     }
 
@@ -131,18 +141,33 @@ impl S3Store {
         self.settings.conditional_put.then(|| "*".to_owned())
     }
 
-    /// Waits for an answer as long as there is progress.
-    async fn watch<T>(&self, progress: &Progress, request: impl Future<Output = T>) -> Result<T, Failure> {
-        watch_for(self.settings.stall_timeout, progress, request).await
+    /// What an error means.
+    fn failure<E: ProvideErrorMetadata + Error + 'static>(&self, error: &OperationError<E>) -> Failure {
+        failure(error, self.was_let_in.load(Ordering::Relaxed))
     }
 
-    /// As [`Self::watch`], for requests of which any error is a failure.
+    /// Waits for the answer to a request that has no body to tell of its progress.
     async fn request<T, E: ProvideErrorMetadata + Error + 'static>(
         &self,
-        progress: &Progress,
         request: impl Future<Output = Result<T, OperationError<E>>>,
     ) -> Result<T, Failure> {
-        self.watch(progress, request).await?.map_err(|error| failure(&error))
+        self.answer(request).await?.map_err(|error| self.failure(&error))
+    }
+
+    /// As [`Self::request`], for callers who look at the error themselves.
+    async fn answer<T, E>(
+        &self,
+        request: impl Future<Output = Result<T, OperationError<E>>>,
+    ) -> Result<Result<T, OperationError<E>>, Failure> {
+        let timeout = self.settings.stall_timeout.max(ANSWER_TIMEOUT);
+        let answer = watch_for(timeout, &Progress::new(), request).await?;
+        self.was_let_in.fetch_or(answer.is_ok(), Ordering::Relaxed);
+        Ok(answer)
+    }
+
+    /// Waits as long as there is progress.
+    async fn watch<T>(&self, progress: &Progress, request: impl Future<Output = T>) -> Result<T, Failure> {
+        watch_for(self.settings.stall_timeout, progress, request).await
     }
 
     async fn put_object(&self, key: &Key, body: Bytes, tier: Tier) -> Result<PutOutcome, Failure> {
@@ -177,11 +202,12 @@ impl S3Store {
             .body(upload(body, self.upload_bandwidth.clone(), progress.clone()));
         match self.watch(&progress, Box::pin(request.send())).await? {
             Ok(stored) => {
+                self.was_let_in.store(true, Ordering::Relaxed);
                 self.check_encryption(stored.server_side_encryption());
                 Ok(Stored::New)
             }
             Err(error) if is_precondition_failed(&error) => Ok(Stored::Refused),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(self.failure(&error)),
         }
     }
 
@@ -205,7 +231,7 @@ impl S3Store {
 
     async fn find(&self, key: &Key) -> Result<Option<ObjectInfo>, Failure> {
         let request = self.client.head_object().bucket(&self.bucket).key(self.full_key(key));
-        let found = match self.request(&Progress::new(), Box::pin(request.send())).await {
+        let found = match self.request(Box::pin(request.send())).await {
             Err(Failure { kind: StoreErrorKind::NotFound, .. }) => return Ok(None),
             found => found?,
         };
@@ -223,8 +249,9 @@ impl S3Store {
 
     async fn get_whole(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, Failure> {
         let progress = Progress::new();
+        progress.expected_from(Instant::now() + FIRST_BYTE_WITHIN);
         let read = Box::pin(async {
-            let answer = self.get_request(key).send().await.map_err(|error| failure(&error))?;
+            let answer = self.get_request(key).send().await.map_err(|error| self.failure(&error))?;
             let size_bytes = body_bytes(&answer)?;
             check_limit(size_bytes, limit_bytes)?;
             self.download(answer, size_bytes, &progress).await
@@ -239,9 +266,10 @@ impl S3Store {
             return check_range(&range, found.size_bytes).map(|()| Bytes::new());
         }
         let progress = Progress::new();
+        progress.expected_from(Instant::now() + FIRST_BYTE_WITHIN);
         let read = Box::pin(async {
             let request = self.get_request(key).range(format!("bytes={}-{}", range.start, range.end - 1));
-            let answer = request.send().await.map_err(|error| failure(&error))?;
+            let answer = request.send().await.map_err(|error| self.failure(&error))?;
             let (offset, object_bytes) = answer
                 .content_range()
                 .and_then(parse_content_range)
@@ -280,38 +308,47 @@ impl S3Store {
         let prefix = format!("{}{prefix}", self.key_prefix);
         // Not every server understands going on after a key that comes before the prefix.
         let start_after = after.map(|after| self.full_key(after)).filter(|after| *after > prefix);
-        let mut continuation: Option<String> = None;
+        let mut token: Option<String> = None;
         loop {
             let request = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.bucket)
                 .prefix(&prefix)
-                .set_start_after(start_after.clone().filter(|_| continuation.is_none()))
-                .set_continuation_token(continuation.take())
+                .set_start_after(start_after.clone().filter(|_| token.is_none()))
+                .set_continuation_token(token.clone())
                 .set_max_keys(self.page_size);
-            let answer = self.request(&Progress::new(), Box::pin(request.send())).await?;
-            let objects: Vec<ObjectInfo> = answer.contents().iter().filter_map(|object| self.listed(object)).collect();
+            let answer = self.request(Box::pin(request.send())).await.map_err(no_such_place)?;
+            let more = check_page(&answer)?;
+            let listed = answer.contents().iter().filter_map(|object| self.listed(object));
+            let objects = listed.collect::<Result<Vec<ObjectInfo>, Failure>>()?;
             let in_order = objects.is_sorted_by(|one, other| one.key < other.key)
                 && objects.first().is_none_or(|first| after.is_none_or(|after| first.key > *after));
             if !in_order {
                 return Err(Failure::other("the server does not list keys in the order of their bytes"));
             }
-            let more = answer.is_truncated() == Some(true);
             // Only foreign objects: what the caller could go on after is further on.
-            if more && objects.is_empty() && answer.next_continuation_token().is_some() {
-                continuation = answer.next_continuation_token;
+            if more && objects.is_empty() {
+                let next = answer.next_continuation_token;
+                if next == token {
+                    return Err(Failure::other("the server gives the same page of a listing again and again"));
+                }
+                token = next;
             } else {
-                return Ok(ListPage { more: more && !objects.is_empty(), objects });
+                return Ok(ListPage { objects, more });
             }
         }
     }
 
     /// An object of a listing, unless it is foreign: its name is none that a repository gives.
-    fn listed(&self, object: &Object) -> Option<ObjectInfo> {
+    fn listed(&self, object: &Object) -> Option<Result<ObjectInfo, Failure>> {
         let key = Key::new(object.key()?.strip_prefix(&self.key_prefix)?).ok()?;
-        let size_bytes = u64::try_from(object.size()?).ok()?;
-        Some(ObjectInfo { key, size_bytes, modified_at: timestamp(object.last_modified()?)? })
+        let size_bytes = object.size().and_then(|size| u64::try_from(size).ok());
+        let modified_at = object.last_modified().and_then(timestamp);
+        Some(match (size_bytes, modified_at) {
+            (Some(size_bytes), Some(modified_at)) => Ok(ObjectInfo { key, size_bytes, modified_at }),
+            _ => Err(transient("the listing does not say how large an object is, or when it was stored")),
+        })
     }
 }
 
@@ -322,7 +359,8 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, key: &Key, body: Bytes, tier: Tier) -> Result<PutOutcome, StoreError> {
-        self.put_object(key, body, tier).await.map_err(|failure| failure.at("storing", &self.url, key))
+        let put = self.put_object(key, body, tier).await.map_err(no_such_place);
+        put.map_err(|failure| failure.at("storing", &self.url, key))
     }
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
@@ -344,13 +382,35 @@ impl ObjectStore for S3Store {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let request = self.client.delete_object().bucket(&self.bucket).key(self.full_key(key));
-        let deleted = self.request(&Progress::new(), Box::pin(request.send())).await;
-        deleted.map(drop).map_err(|failure| failure.at("removing", &self.url, key))
+        let deleted = match self.request(Box::pin(request.send())).await {
+            Err(Failure { kind: StoreErrorKind::NotFound, .. }) => Ok(()),
+            deleted => deleted.map(drop),
+        };
+        deleted.map_err(|failure| failure.at("removing", &self.url, key))
     }
 
-    async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let removed = self.abort_uploads_before(before).await;
-        removed.map_err(|failure| failure.at("removing unfinished uploads of", &self.url, ""))
+    async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        let removed = self.abort_uploads(prefix, before).await;
+        removed.map_err(|failure| failure.at("removing unfinished uploads of", &self.url, prefix))
+    }
+}
+
+/// Checks that a page of a listing has arrived whole: one that was cut short would be taken for a short one. Says whether
+/// more follow.
+fn check_page(page: &ListObjectsV2Output) -> Result<bool, Failure> {
+    let count = page.key_count().and_then(|count| usize::try_from(count).ok());
+    let is_whole = count.is_none_or(|count| count == page.contents().len());
+    match page.is_truncated() {
+        Some(more) if is_whole && (!more || page.next_continuation_token().is_some()) => Ok(more),
+        _ => Err(transient("the listing is not whole")),
+    }
+}
+
+/// In a place that is not there, nothing can be listed or stored: that is no missing object.
+fn no_such_place(failure: Failure) -> Failure {
+    match failure.kind {
+        StoreErrorKind::NotFound => Failure::other("the server knows no such place: check endpoint and bucket"),
+        _ => failure,
     }
 }
 

@@ -66,6 +66,11 @@ fn requests_whose_answer_is_lost_are_made_again_and_meet_themselves() {
 }
 
 #[test]
+fn connections_closed_before_the_answer_are_made_again() {
+    assert_endured(Fault::ClosedBeforeAnswer);
+}
+
+#[test]
 fn answers_that_break_off_are_asked_for_again() {
     assert_endured(Fault::CutShort);
 }
@@ -76,7 +81,7 @@ fn bodies_that_change_on_their_way_to_the_server_are_sent_again() {
 }
 
 /// Without encryption on the way, a bit may be another in anything that is read. Most of it is read once more then. In
-/// listings nothing tells, so there may be an error, but never wrong bytes, and nothing remains of it.
+/// listings it may be a letter of a name, so there may be an error, but never wrong bytes, and nothing remains of it.
 #[test]
 fn bits_that_change_on_their_way_from_the_server_never_come_out() {
     let scene = scene();

@@ -195,7 +195,7 @@ impl ObjectStore for BoardStore {
     }
 
     /// A store in memory has nothing half-stored, so it need not be asked.
-    async fn remove_unfinished(&self, _before: Timestamp) -> Result<u64, StoreError> {
+    async fn remove_unfinished(&self, _prefix: &str, _before: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
     }
 }

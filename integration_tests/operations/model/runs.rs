@@ -239,7 +239,7 @@ pub(crate) struct Client {
 /// A failed request is tried again at once: how long that takes is for the schedule to say.
 fn retry_policy() -> RetryPolicy {
     let none = Duration::ZERO;
-    RetryPolicy { tries: 3, first_delay: none, longest_delay: none, total: Duration::from_hours(10_000) }
+    RetryPolicy { tries: 3, first_delay: none, longest_delay: none }
 }
 
 /// Options with which some kilobytes make several packs and segments.

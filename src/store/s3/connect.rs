@@ -22,14 +22,8 @@ const REGION_OF_OTHERS: &str = "us-east-1";
 
 /// Makes a client. Nothing is sent to the server yet, but credentials may be asked for.
 pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Failure> {
-    let timeouts = TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build();
-    // Retries and stalls are ours: the retries tell a lost reply from a refusal, and a stall is measured in bytes.
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client())
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .region(region(settings));
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).region(region(settings));
     if let Some(url) = &settings.endpoint_url {
         loader = loader.endpoint_url(url);
     }
@@ -50,7 +44,13 @@ pub(super) fn http_client() -> SharedHttpClient {
 /// Makes the client of a loaded environment.
 pub(super) fn client(environment: &SdkConfig, settings: &S3Settings) -> Result<Client, Failure> {
     let elsewhere = has_endpoint(environment);
+    let timeouts = TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build();
     let mut builder = Builder::from(environment)
+        // Retries and stalls are ours: the retries tell a lost reply from a refusal, and a stall is measured in bytes.
+        // Those who are asked for credentials keep the SDK's.
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .force_path_style(settings.force_path_style.unwrap_or(elsewhere))
         // Bodies carry a checksum of our own, and what is read is checked by its BLAKE3.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

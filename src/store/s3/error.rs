@@ -23,7 +23,12 @@ pub(super) fn is_not_offered<E: ProvideErrorMetadata>(error: &OperationError<E>)
         if matches!(answer.raw().status().as_u16(), 403 | 405 | 501))
 }
 
-pub(super) fn failure<E: ProvideErrorMetadata + Error + 'static>(error: &OperationError<E>) -> Failure {
+/// What an error of the SDK means. `was_let_in` says whether the server has answered before: then there were credentials,
+/// and that they cannot be renewed may pass.
+pub(super) fn failure<E: ProvideErrorMetadata + Error + 'static>(
+    error: &OperationError<E>,
+    was_let_in: bool,
+) -> Failure {
     match error {
         SdkError::ServiceError(answer) => {
             let metadata = answer.err();
@@ -31,36 +36,40 @@ pub(super) fn failure<E: ProvideErrorMetadata + Error + 'static>(error: &Operati
         }
         SdkError::TimeoutError(_) => transient("the server did not answer in time"),
         SdkError::ResponseError(_) => transient(format!("the answer cannot be understood: {}", root_cause(error))),
-        SdkError::DispatchFailure(dispatch) if dispatch.is_io() || dispatch.is_timeout() => unreachable_server(error),
-        _ => not_sent(error),
+        SdkError::DispatchFailure(dispatch) => not_answered(&causes(error), dispatch.is_user(), was_let_in),
+        _ => not_answered(&causes(error), true, was_let_in),
     }
 }
 
-/// A connection that was not made, or broke.
-fn unreachable_server(error: &(dyn Error + 'static)) -> Failure {
-    let cause = root_cause(error);
-    if cause.contains("certificate") {
+/// A request that was not sent, or whose connection was not made, or broke.
+fn not_answered(causes: &[String], is_users_fault: bool, was_let_in: bool) -> Failure {
+    let cause = causes.last().map_or("", String::as_str);
+    let says = |word: &str| causes.iter().any(|cause| cause.contains(word));
+    if says("credential") || says("identity") {
+        return without_credentials(cause, was_let_in);
+    }
+    if says("certificate") {
         let advice = "SSL_CERT_FILE can name a file with the certificate to trust";
         return Failure::other(format!("the server's certificate is not accepted: {cause}; {advice}"));
     }
-    if cause.contains("InvalidContentType") {
+    if says("InvalidContentType") {
         return Failure::other("the server does not speak https: is it an http:// endpoint?");
+    }
+    if is_users_fault {
+        return Failure::other(format!("the request cannot be sent: {}", causes.join(": ")));
     }
     transient(format!("the server cannot be reached: {cause}"))
 }
 
-/// A request that never left: there are no credentials, or it cannot be made.
-fn not_sent(error: &(dyn Error + 'static)) -> Failure {
-    let causes = causes(error);
-    if causes.iter().any(|cause| cause.contains("credential") || cause.contains("identity")) {
-        let cause = causes.last().map_or("", String::as_str);
-        let reason = format!(
-            "there are no credentials, neither in the environment nor in a profile nor from an instance role ({cause}); \
-             set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for SSO, run `aws sso login`"
-        );
-        return Failure { kind: StoreErrorKind::Denied, reason };
+fn without_credentials(cause: &str, was_let_in: bool) -> Failure {
+    if was_let_in {
+        return transient(format!("the credentials cannot be renewed: {cause}"));
     }
-    Failure::other(format!("the request cannot be sent: {}", causes.join(": ")))
+    let reason = format!(
+        "there are no credentials, neither in the environment nor in a profile nor from an instance role ({cause}); set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for SSO, run `aws sso login`"
+    );
+    Failure { kind: StoreErrorKind::Denied, reason }
 }
 
 fn server_failure(status: u16, code: Option<&str>, message: Option<&str>) -> Failure {
@@ -89,20 +98,47 @@ fn classify(status: u16, code: &str) -> (StoreErrorKind, Option<&'static str>) {
             (Denied, Some("the credentials have expired: get new ones"))
         }
         ("RequestTimeTooSkewed", _) => (Other, Some("set this host's clock")),
-        ("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException", _)
-        | (_, 301 | 307) => (Other, Some("check the region: `region` in [s3], or AWS_REGION")),
+        ("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException", _) | (_, 301) => {
+            (Other, Some("check the region: `region` in [s3], or AWS_REGION"))
+        }
         ("InvalidStorageClass", _) => (Other, Some("check storage_class_data and storage_class_metadata in [s3]")),
         ("QuotaExceeded" | "StorageFull" | "XMinioStorageFull", _) | (_, 507) => (Full, Some("make room there")),
         ("NotImplemented", _) | (_, 501) => {
             (Other, Some("conditional_put = false in [s3] may help with a server that knows no If-None-Match"))
         }
-        ("OperationAborted" | "ConditionalRequestConflict" | "RequestTimeout" | "BadDigest" | "IncompleteBody", _)
-        | (_, 408 | 429 | 500..=599) => (Transient, None),
+        (code, _) if is_passing(code) => (Transient, None),
+        // An error in an answer that began well, or one that is no XML.
+        (_, 200..=299 | 307 | 408 | 429 | 500..=599) => (Transient, None),
         (code, _) if code.starts_with("KMS.") => (Denied, Some("check sse_kms_key_id in [s3] and that key's policy")),
         (_, 404) => (NotFound, None),
         (_, 401 | 403) => (Denied, Some("check what these credentials are allowed to do")),
         _ => (Other, None),
     }
+}
+
+/// Whether an error with this code may not be there the next time, whatever its status: the server is busy, or what
+/// arrived is not what was sent. The codes of a busy server are those that the SDK would try again as well.
+fn is_passing(code: &str) -> bool {
+    let is_busy = code.starts_with("Throttl") || code.starts_with("RequestThrottled");
+    let others = [
+        "BadDigest",
+        "BandwidthLimitExceeded",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "InvalidDigest",
+        "OperationAborted",
+        "PriorRequestNotComplete",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "TemporaryRedirect",
+        "TooManyRequestsException",
+        "XAmzContentSHA256Mismatch",
+    ];
+    is_busy || others.contains(&code)
 }
 
 pub(super) fn transient(reason: impl Into<String>) -> Failure {
@@ -155,6 +191,15 @@ mod tests {
         {
             assert_ne!(classify(status, code).0, StoreErrorKind::Transient, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn only_credentials_that_were_there_before_may_come_back() {
+        let causes = ["dispatch failure".to_owned(), "an error occurred while loading credentials".to_owned()];
+        assert_eq!(not_answered(&causes, false, false).kind, StoreErrorKind::Denied);
+        assert_eq!(not_answered(&causes, false, true).kind, StoreErrorKind::Transient);
+        let closed = ["connection closed before message completed".to_owned()];
+        assert_eq!(not_answered(&closed, false, false).kind, StoreErrorKind::Transient);
     }
 
     #[test]

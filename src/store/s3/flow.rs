@@ -14,6 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// An object is handed to the connection in pieces of this size, so that a limit is kept to evenly.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// What was handed over is not yet with the server: this much may lie in buffers on this side (Linux' `tcp_wmem` is 4 MiB
+/// at most by default), and of that we hear nothing.
+const BUFFERED_BYTES_MAX: usize = 5 << 20;
+/// So much of it a line is trusted to take away in a second.
+const BUFFERED_BYTES_PER_SECOND: usize = 16 << 10;
+
 /// Spreads bytes over time. Clones share one limit.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bandwidth(Option<Arc<Limit>>);
@@ -65,8 +71,8 @@ impl Progress {
         self.expected_from(Instant::now());
     }
 
-    /// Says that nothing can happen before a moment.
-    fn expected_from(&self, moment: Instant) {
+    /// Says that nothing need happen before a moment.
+    pub(super) fn expected_from(&self, moment: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
     }
 
@@ -93,12 +99,13 @@ impl Progress {
 
 /// The body of a request that stores an object: tells of its progress and keeps to a limit.
 pub(super) fn upload(body: Bytes, bandwidth: Bandwidth, progress: Progress) -> ByteStream {
-    let upload = Upload { rest: body, bandwidth, progress, waiting: None };
+    let upload = Upload { rest: body, handed_over_bytes: 0, bandwidth, progress, waiting: None };
     ByteStream::new(SdkBody::from_body_1_x(upload))
 }
 
 struct Upload {
     rest: Bytes,
+    handed_over_bytes: usize,
     bandwidth: Bandwidth,
     progress: Progress,
     /// Set once the next piece's time is booked.
@@ -133,7 +140,10 @@ impl Body for Upload {
             ready!(waiting.as_mut().poll(context));
         }
         self.waiting = None;
-        self.progress.made();
+        self.handed_over_bytes += piece_bytes;
+        let buffered_bytes = self.handed_over_bytes.min(BUFFERED_BYTES_MAX);
+        let leaves_within = Duration::from_secs((buffered_bytes / BUFFERED_BYTES_PER_SECOND) as u64);
+        self.progress.expected_from(Instant::now() + leaves_within);
         let piece = self.rest.split_to(piece_bytes);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -156,7 +166,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     async fn drain(body: Bytes, bandwidth: Bandwidth, progress: Progress) -> Vec<u8> {
-        let mut upload = Upload { rest: body, bandwidth, progress, waiting: None };
+        let mut upload = Upload { rest: body, handed_over_bytes: 0, bandwidth, progress, waiting: None };
         let mut bytes = Vec::new();
         while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut upload).poll_frame(context)).await {
             bytes.extend_from_slice(&frame.into_data().unwrap());

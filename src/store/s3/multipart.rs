@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use aws_sdk_s3::error::SdkError;
-use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadError;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, MultipartUpload};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use super::error::{OperationError, failure, is_not_offered, is_precondition_failed, transient};
+use super::error::{OperationError, is_not_offered, is_precondition_failed, transient};
 use super::flow::{Progress, upload};
 use super::{S3Store, Stored, checksum_text, timestamp, watch_for};
-use crate::store::failure::{Failure, length};
+use crate::store::failure::{Failure, check_prefix, length};
 use crate::store::{Key, Tier};
 
-/// The server may take some minutes to put the parts of a large object together ("CompleteMultipartUpload" in the S3 API
+/// The server may take some minutes to put the parts of a large object together (`CompleteMultipartUpload` in the S3 API
 /// reference), and says nothing until it has.
-const PUTTING_TOGETHER: Duration = Duration::from_mins(10);
+const PUTTING_TOGETHER: Duration = Duration::from_mins(5);
 /// Parts of one object that are on their way at once.
 const PARTS_AT_ONCE: usize = 3;
 
@@ -46,7 +45,8 @@ impl S3Store {
             .set_storage_class(self.storage_class(tier));
         let (encryption, key_id) = self.encryption();
         request = request.set_server_side_encryption(encryption).set_ssekms_key_id(key_id);
-        let begun = self.request(&Progress::new(), Box::pin(request.send())).await?;
+        let begun = self.request(Box::pin(request.send())).await?;
+        self.check_encryption(begun.server_side_encryption());
         begun.upload_id.ok_or_else(|| transient("the server did not say how it calls the upload"))
     }
 
@@ -59,7 +59,13 @@ impl S3Store {
         parts.try_collect().await
     }
 
-    async fn put_part(&self, key: &Key, id: &str, number: i32, part: Bytes) -> Result<CompletedPart, Failure> {
+    pub(super) async fn put_part(
+        &self,
+        key: &Key,
+        id: &str,
+        number: i32,
+        part: Bytes,
+    ) -> Result<CompletedPart, Failure> {
         let progress = Progress::new();
         let checksum = checksum_text(&part);
         let request = self
@@ -72,7 +78,12 @@ impl S3Store {
             .checksum_crc32_c(&checksum)
             .content_length(i64::try_from(length(&part)).unwrap_or(i64::MAX))
             .body(upload(part, self.upload_bandwidth.clone(), progress.clone()));
-        let put = self.request(&progress, Box::pin(request.send())).await?;
+        let put = match self.watch(&progress, Box::pin(request.send())).await? {
+            Ok(put) => put,
+            // Somebody has taken the upload for one of a dead run; another can be begun.
+            Err(error) if is_unknown_upload(&error) => return Err(transient("the upload is not there any more")),
+            Err(error) => return Err(self.failure(&error)),
+        };
         Ok(CompletedPart::builder().part_number(number).checksum_crc32_c(checksum).set_e_tag(put.e_tag).build())
     }
 
@@ -98,20 +109,25 @@ impl S3Store {
             Err(error) if is_precondition_failed(&error) => Ok(Stored::Refused),
             // The upload's end may have been reached by an earlier try whose reply was lost.
             Err(error) if is_unknown_upload(&error) => Ok(Stored::Refused),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(self.failure(&error)),
         }
     }
 
-    /// Takes back what has been stored of an object. Where that fails, the next run does it.
-    async fn abort_parts(&self, full_key: &str, id: &str) {
+    /// Takes back what has been stored of an object; says whether that is done. Where it is not, the next run does it.
+    async fn abort_parts(&self, full_key: &str, id: &str) -> bool {
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(full_key).upload_id(id);
-        if let Err(error) = self.request(&Progress::new(), Box::pin(request.send())).await {
+        if let Err(error) = self.request(Box::pin(request.send())).await {
             tracing::debug!(key = full_key, reason = error.reason, "parts of an object stay for now");
+            return false;
         }
+        true
     }
 
     /// Takes back objects of which only parts were stored, by uploads begun before a moment; says how many.
-    pub(super) async fn abort_uploads_before(&self, moment: Timestamp) -> Result<u64, Failure> {
+    ///
+    /// Where the server's clocks differ, this may hit an upload that somebody waits for, who then begins another.
+    pub(super) async fn abort_uploads(&self, prefix: &str, before: Timestamp) -> Result<u64, Failure> {
+        check_prefix(prefix)?;
         let mut aborted = 0;
         let (mut key_marker, mut id_marker) = (None, None);
         loop {
@@ -119,29 +135,30 @@ impl S3Store {
                 .client
                 .list_multipart_uploads()
                 .bucket(&self.bucket)
-                .prefix(&self.key_prefix)
-                .set_key_marker(key_marker)
-                .set_upload_id_marker(id_marker);
-            let page = match self.watch(&Progress::new(), Box::pin(request.send())).await? {
+                .prefix(format!("{}{prefix}", self.key_prefix))
+                .set_key_marker(key_marker.take())
+                .set_upload_id_marker(id_marker.take());
+            let page = match self.answer(Box::pin(request.send())).await? {
                 Ok(page) => page,
                 Err(error) if is_not_offered(&error) => return Ok(0),
-                Err(error) => return Err(failure(&error)),
+                Err(error) => return Err(self.failure(&error)),
             };
             for upload in page.uploads() {
-                if let Some((key, id)) = begun_before(upload, moment) {
-                    self.abort_parts(key, id).await;
+                if let Some((key, id)) = begun_before(upload, before)
+                    && self.abort_parts(key, id).await
+                {
                     aborted += 1;
                 }
             }
-            if page.is_truncated != Some(true) {
+            (key_marker, id_marker) = (page.next_key_marker, page.next_upload_id_marker);
+            if page.is_truncated != Some(true) || key_marker.is_none() {
                 return Ok(aborted);
             }
-            (key_marker, id_marker) = (page.next_key_marker, page.next_upload_id_marker);
         }
     }
 }
 
-fn is_unknown_upload(error: &OperationError<CompleteMultipartUploadError>) -> bool {
+fn is_unknown_upload<E>(error: &OperationError<E>) -> bool {
     matches!(error, SdkError::ServiceError(answer) if answer.raw().status().as_u16() == 404)
 }
 

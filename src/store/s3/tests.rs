@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 
 use super::*;
@@ -43,7 +44,6 @@ impl S3Store {
             .behavior_version(aws_config::BehaviorVersion::latest())
             .credentials_provider(aws_sdk_s3::config::SharedCredentialsProvider::new(credentials))
             .http_client(connect::http_client())
-            .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
             .endpoint_url(endpoint)
             .build();
         let client = connect::client(&environment, settings).unwrap();
@@ -129,12 +129,14 @@ async fn only_uploads_begun_before_a_moment_are_taken_back() {
     store.begin_parts(&key("data/a"), Tier::Data).await.unwrap();
     store.begin_parts(&key("meta/b"), Tier::Data).await.unwrap();
     let now = SystemClock.now();
-    assert_eq!(store.remove_unfinished(now - Duration::from_secs(5)).await.unwrap(), 0);
+    assert_eq!(store.remove_unfinished("data/", now - Duration::from_secs(5)).await.unwrap(), 0);
     assert_eq!(server.unfinished_uploads(), 2);
-    assert_eq!(store.remove_unfinished(now + Duration::from_secs(5)).await.unwrap(), 2);
+    assert_eq!(store.remove_unfinished("data/", now + Duration::from_secs(5)).await.unwrap(), 1);
+    assert_eq!(store.remove_unfinished("data/", now + Duration::from_secs(5)).await.unwrap(), 0);
+    assert_eq!(store.remove_unfinished("meta/", now + Duration::from_secs(5)).await.unwrap(), 1);
     assert_eq!(server.unfinished_uploads(), 0);
     server.set_oddities(|oddities| oddities.hides_uploads = true);
-    assert_eq!(store.remove_unfinished(Timestamp::MAX).await.unwrap(), 0);
+    assert_eq!(store.remove_unfinished("data/", Timestamp::MAX).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -205,6 +207,30 @@ async fn objects_with_foreign_names_are_not_listed() {
 }
 
 #[tokio::test]
+async fn a_listing_that_has_not_arrived_whole_is_asked_for_again() {
+    let server = S3Server::start().await;
+    let store = S3Store::on(&server, &settings());
+    for text in ["a", "b"] {
+        put(&store, text, b"x", Tier::Metadata).await.unwrap();
+    }
+    server.set_oddities(|oddities| oddities.short_listings = 1);
+    assert_eq!(store.list_page("", None).await.unwrap_err().kind, StoreErrorKind::Transient);
+    assert_eq!(store.list_page("", None).await.unwrap().objects.len(), 2);
+    server.set_oddities(|oddities| oddities.short_listings = 1);
+    assert_eq!(crate::store::list_all(with_retries(store).as_ref(), "").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_upload_that_somebody_has_aborted_is_begun_anew() {
+    let server = S3Server::start().await;
+    let store = S3Store::on(&server, &settings());
+    let id = store.begin_parts(&key("data/a"), Tier::Data).await.unwrap();
+    assert_eq!(store.remove_unfinished("data/", Timestamp::MAX).await.unwrap(), 1);
+    let part = store.put_part(&key("data/a"), &id, 1, Bytes::from_static(b"part")).await;
+    assert_eq!(part.unwrap_err().kind, StoreErrorKind::Transient);
+}
+
+#[tokio::test]
 async fn refusals_name_the_bucket_and_say_what_to_do() {
     let server = S3Server::start().await;
     let cases = [
@@ -236,21 +262,26 @@ async fn a_server_that_is_not_there_may_come_back() {
     assert!(error.to_string().contains("Connection refused"), "{error}");
 }
 
-#[tokio::test]
+/// Time passes as fast as nothing happens.
+#[tokio::test(start_paused = true)]
 async fn a_server_that_falls_silent_is_given_up_in_time() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let settings = S3Settings { stall_timeout: Duration::from_millis(300), ..settings() };
+    let settings = S3Settings { connect_timeout: Duration::from_hours(1), ..settings() };
     let credentials = aws_sdk_s3::config::Credentials::new("id", "secret", None, None, "test");
     let store = S3Store::with_credentials(&endpoint, BUCKET, &settings, credentials);
     // Connections are accepted by the kernel, and nobody answers.
-    for error in [
-        store.get(&key("a"), 10).await.unwrap_err(),
-        put(&store, "a", &vec![0; 900_000], Tier::Data).await.unwrap_err(),
-        store.list_page("", None).await.unwrap_err(),
-    ] {
+    let (body, absent) = (vec![0; 900_000], key("a"));
+    let started_at = Instant::now();
+    let errors = tokio::join!(
+        store.get(&absent, 10).map(Result::unwrap_err),
+        put(&store, "a", &body, Tier::Data).map(Result::unwrap_err),
+        store.list_page("", None).map(Result::unwrap_err),
+    );
+    for error in <[StoreError; 3]>::from(errors) {
         assert_eq!(error.kind, StoreErrorKind::Transient);
         assert!(error.to_string().contains("no byte went either way"), "{error}");
     }
+    assert_eq!(started_at.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
     drop(listener);
 }
