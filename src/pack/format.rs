@@ -13,7 +13,7 @@ use crate::object::{FormatError, HEADER_BYTES, decode_cbor, encode_cbor, read_u3
 pub const TRAILER_BYTES: usize = 44;
 /// A pack is never longer than this.
 pub const PACK_LIMIT_BYTES: u64 = 1 << 30;
-/// A pack never has more chunks than this.
+/// A pack never has more chunks than this, nor more frames.
 pub const PACK_LIMIT_CHUNKS: usize = 1 << 20;
 
 const TRAILER_MAGIC: &[u8; 8] = b"B2S3TAIL";
@@ -128,6 +128,12 @@ impl TryFrom<StoredFooter> for PackFooter {
 
     fn try_from(stored: StoredFooter) -> Result<Self, FormatError> {
         let (ids, rest) = stored.chunk_ids.as_chunks::<{ ChunkId::LENGTH }>();
+        // In memory a frame takes many times what its numbers take in CBOR.
+        let count = ids.len().max(stored.frame_kinds.len());
+        if count > PACK_LIMIT_CHUNKS {
+            let (value, limit) = (count as u64, PACK_LIMIT_CHUNKS as u64);
+            return Err(FormatError::OverLimit { what: "number of chunks or frames in a pack", value, limit });
+        }
         let counts_agree = rest.is_empty()
             && ids.len() == stored.chunk_lengths.len()
             && stored.frame_kinds.len() == stored.frame_lengths.len()

@@ -87,8 +87,8 @@ mod tests {
     use super::*;
     use crate::codec::{decode_frame, encode_frame};
     use crate::id::ChunkId;
-    use crate::object::{FormatError, check_header};
-    use crate::pack::format::{TRAILER_BYTES, read_footer, read_trailer};
+    use crate::object::{FormatError, check_header, decode_cbor, encode_cbor};
+    use crate::pack::format::{PACK_LIMIT_CHUNKS, TRAILER_BYTES, read_footer, read_trailer};
 
     const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; 16]);
     const SESSION: SessionId = SessionId::from_bytes([9; 16]);
@@ -146,5 +146,34 @@ mod tests {
             assert!(footer_of(&bytes[..length]).is_err(), "length {length}");
         }
         assert!(read_trailer(10, &bytes[bytes.len() - TRAILER_BYTES..]).is_err());
+    }
+
+    /// A footer of empty frames that fits a frame, and would take forty times as much memory.
+    #[test]
+    fn a_footer_with_more_frames_than_any_pack_has_is_refused() {
+        #[derive(serde::Serialize)]
+        struct Columns {
+            class: PackClass,
+            session: SessionId,
+            frame_kinds: Vec<u8>,
+            frame_lengths: Vec<u32>,
+            frame_chunks: Vec<u32>,
+            chunk_ids: serde_bytes::ByteBuf,
+            chunk_lengths: Vec<u32>,
+        }
+        let decode = |frames: usize| {
+            decode_cbor::<PackFooter>(&encode_cbor(&Columns {
+                class: PackClass::Data,
+                session: SESSION,
+                frame_kinds: vec![0; frames],
+                frame_lengths: vec![0; frames],
+                frame_chunks: vec![0; frames],
+                chunk_ids: serde_bytes::ByteBuf::new(),
+                chunk_lengths: Vec::new(),
+            }))
+        };
+        assert_eq!(decode(PACK_LIMIT_CHUNKS).unwrap().frames.len(), PACK_LIMIT_CHUNKS);
+        let refused = decode(PACK_LIMIT_CHUNKS + 1).unwrap_err().to_string();
+        assert!(refused.contains("number of chunks or frames in a pack is 1048577"), "{refused}");
     }
 }

@@ -9,6 +9,9 @@ use crate::object::{FormatError, decode_cbor, encode_cbor};
 /// A node has at most this many entries.
 pub const NODE_LIMIT_ENTRIES: usize = 2048;
 
+/// A node's plaintext is never longer than this; what this program writes stays below a quarter of it.
+pub const NODE_LIMIT_BYTES: usize = 1 << 20;
+
 /// Where a chunk was when the tree was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hint {
@@ -122,6 +125,11 @@ impl Node {
 
     /// Decodes the plaintext of a node's chunk.
     pub fn decode(plaintext: &[u8]) -> Result<Self, FormatError> {
+        // Numbers take up to eight times as much memory as CBOR, and a chunk may be large.
+        if plaintext.len() > NODE_LIMIT_BYTES {
+            let (value, limit) = (plaintext.len() as u64, NODE_LIMIT_BYTES as u64);
+            return Err(FormatError::OverLimit { what: "length as a tree node", value, limit });
+        }
         let stored: StoredNode = decode_cbor(plaintext)?;
         let (ids, rest) = stored.ids.as_chunks::<{ ChunkId::LENGTH }>();
         let count = ids.len();

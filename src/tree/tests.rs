@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::node::{Entry, Hint, NODE_LIMIT_ENTRIES, Node};
+use super::node::{Entry, Hint, NODE_LIMIT_BYTES, NODE_LIMIT_ENTRIES, Node};
 use super::walk::{Step, TreeWalk};
 use super::writer::{NodeChunk, TreeWriter};
 use super::*;
@@ -63,6 +63,23 @@ fn a_run_of_one_piece_is_one_entry() {
     let (tree, nodes) = build(std::iter::repeat_n(entry(7), 100_000));
     assert_eq!(walk(&tree, &nodes).unwrap(), [Entry { repeats: 100_000, ..entry(7) }]);
     assert_eq!((tree.height, nodes.len()), (1, 1));
+}
+
+#[test]
+fn a_node_that_is_longer_than_any_is_refused() {
+    let longest = |number: u64| Entry {
+        skip: u64::MAX,
+        length: u64::MAX,
+        repeats: u64::MAX,
+        data_used: u64::MAX,
+        hint: Some(Hint { pack: PackId::from_bytes(*chunk(number).as_bytes()), frame: u32::MAX }),
+        ..entry(number)
+    };
+    let node = Node { height: 1, entries: (0..NODE_LIMIT_ENTRIES as u64).map(longest).collect() };
+    assert!(node.encode().len() < NODE_LIMIT_BYTES / 4);
+    assert_eq!(Node::decode(&node.encode()).unwrap(), node);
+    let refused = Node::decode(&vec![0; NODE_LIMIT_BYTES + 1]);
+    assert!(matches!(refused, Err(FormatError::OverLimit { value: 1_048_577, .. })), "{refused:?}");
 }
 
 #[test]
