@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo fmt --check
+cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets -- -D warnings
 
 if command -v shellcheck >/dev/null; then
@@ -15,6 +16,7 @@ fi
 
 if command -v cargo-deny >/dev/null; then
     cargo deny check
+    cargo deny --manifest-path fuzz/Cargo.toml check --config deny.toml advisories licenses sources
 else
     echo "LEFT OUT: licences and advisories of dependencies; cargo-deny is not installed (cargo install cargo-deny)"
 fi

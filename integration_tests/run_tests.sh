@@ -52,6 +52,10 @@ echo "== tests of the tree comparison"
 PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover -q -s integration_tests/tools
 echo "== tests that need nothing"
 run_tests_of needs-nothing cargo test
+if [ "$which" = all ]; then
+    echo "== fuzz targets"
+    integration_tests/fuzz.sh --if-possible
+fi
 
 in_namespace=(unshare --mount --propagation private)
 
