@@ -1,0 +1,1 @@
+"""What the scripts of the end-to-end harness share."""

@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""Makes the loopback Btrfs and its subvolumes. Needs root."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.script import Context, run_script  # noqa: E402
+from harness.steps import set_up  # noqa: E402
+
+
+def work(context: Context) -> None:
+    set_up(context)
+
+
+if __name__ == "__main__":
+    run_script(work, __doc__)
