@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Decodes all manifests without the tool and checks schema, hashes, trees, totals and streams."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import checks, steps  # noqa: E402
+from harness.errors import check  # noqa: E402
+from harness.repository import Repository  # noqa: E402
+from harness.script import Context, run_script  # noqa: E402
+from harness.stores import open_store  # noqa: E402
+
+
+def work(context: Context) -> None:
+    tool = steps.current_tool(context)
+    repository = Repository(open_store(context.config, tool.run))
+    manifests = repository.manifests()
+    check(bool(manifests), "there is no manifest")
+    listed = {backup["id"] for backup in tool.backups()}
+    check(listed == {manifest.id for manifest in manifests}, "the tool lists other backups than are published")
+    by_id = {manifest.record["session"]: manifest for manifest in manifests}
+    sent_again = 0
+    for manifest in manifests:
+        checks.check_manifest(repository, manifest, by_id)
+        checks.check_number_of_packs(tool, repository, manifest)
+        digest = checks.send_digest(tool, manifest, by_id)
+        if digest is not None:
+            sent_again += 1
+            expected = manifest.record["stream"]["digest"]
+            check(digest == expected, f"manifest {manifest.id}: the stream is not that of `btrfs send`")
+    if sent_again < len(manifests):
+        context.log.left_out(f"{len(manifests) - sent_again} streams are not compared: snapshot gone, or no root")
+    context.log.info(f"{len(manifests)} manifests are as they must be, {sent_again} streams as btrfs sends them")
+
+
+if __name__ == "__main__":
+    run_script(work, __doc__)
