@@ -70,10 +70,12 @@ def check_number_of_packs(tool: Tool, repository: Repository, manifest: Manifest
 
 
 def send_digest(tool: Tool, manifest: Manifest, by_id: dict[bytes, Manifest]) -> bytes | None:
-    """The digest of what `btrfs send` says of the snapshot now; None where it is gone or may not be read."""
+    """The digest of what `btrfs send` says of the snapshot now; None where there is none, or no root."""
     import xxhash
 
     record = manifest.record
+    if record["snapshot"] is None or os.geteuid() != 0:
+        return None
     snapshot = tool.config.paths.snapshots / os.fsdecode(record["snapshot"]["path"])
     command = ["btrfs", "send", "--quiet", "--proto", str(record["stream"]["version"])]
     if record["parent"]:
@@ -82,7 +84,7 @@ def send_digest(tool: Tool, manifest: Manifest, by_id: dict[bytes, Manifest]) ->
         if not parent_snapshot.is_dir():
             return None
         command += ["-p", str(parent_snapshot)]
-    if os.geteuid() != 0 or not snapshot.is_dir():
+    if not snapshot.is_dir():
         return None
     hasher = xxhash.xxh3_128()
     with subprocess.Popen([*command, str(snapshot)], stdout=subprocess.PIPE) as sender:

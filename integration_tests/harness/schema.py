@@ -1,4 +1,4 @@
-"""Checks a decoded value against a schema: type names, maps of schemas, or arrays of what is allowed."""
+"""Checks a decoded value against a schema: type names, maps of schemas, or arrays of those and of literals."""
 
 import re
 from typing import Any
@@ -23,7 +23,8 @@ def schema_faults(schema: Any, value: Any, where: str) -> list[str]:
         return map_faults(schema, value, where)
     if isinstance(schema, list):
         allowed = any(
-            not schema_faults(choice, value, where) if isinstance(choice, dict) else choice == value
+            not schema_faults(choice, value, where) if isinstance(choice, dict) or choice in TYPES
+            else choice == value
             for choice in schema
         )
         return [] if allowed else [f"{where} is {value!r}, which is not among what is allowed"]

@@ -52,7 +52,10 @@ class Tool:
         scratch.mkdir(parents=True, exist_ok=True)
         self.config.paths.lock.mkdir(parents=True, exist_ok=True)
         file = scratch / f"{self.state}.toml"
-        file.write_text(as_toml(self.sections(scratch)), encoding="utf-8")
+        # Another run may be reading it.
+        new = scratch / f"{self.state}.toml.new"
+        new.write_text(as_toml(self.sections(scratch)), encoding="utf-8")
+        new.rename(file)
         return file
 
     def sections(self, scratch: Path) -> list[tuple[str, dict[str, object]]]:
