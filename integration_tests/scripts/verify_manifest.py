@@ -6,11 +6,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import argparse  # noqa: E402
+
 from harness import checks, steps  # noqa: E402
 from harness.errors import check  # noqa: E402
 from harness.repository import Repository  # noqa: E402
 from harness.script import Context, run_script  # noqa: E402
 from harness.stores import open_store  # noqa: E402
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--several-packs", action="store_true", help="a full backup must have several packs of data")
 
 
 def work(context: Context) -> None:
@@ -30,10 +36,13 @@ def work(context: Context) -> None:
             sent_again += 1
             expected = manifest.record["stream"]["digest"]
             check(digest == expected, f"manifest {manifest.id}: the stream is not that of `btrfs send`")
+    if context.options.several_packs:
+        most = max(len(repository.packs_of(manifest.record["session"], "data")) for manifest in manifests)
+        check(most > 1, "no backup has more than one pack of file data")
     if sent_again < len(manifests):
         context.log.left_out(f"{len(manifests) - sent_again} streams are not compared: snapshot gone, or no root")
     context.log.info(f"{len(manifests)} manifests are as they must be, {sent_again} streams as btrfs sends them")
 
 
 if __name__ == "__main__":
-    run_script(work, __doc__)
+    run_script(work, __doc__, add_arguments)

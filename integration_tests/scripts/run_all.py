@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Everything: all scripts in order, torn down whatever happens. Says what the tool cannot do yet."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse  # noqa: E402
+
+from harness.environment import HARNESS_ROOT  # noqa: E402
+from harness.script import Context, run_script  # noqa: E402
+from harness.sequence import Sequence  # noqa: E402
+from harness.stores import open_bucket  # noqa: E402
+
+# What the program is to do, and no script here can show yet.
+MISSING = ("prune", "schedule", "rehearse", "archive restore (thaw)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--include-large", action="store_true", help="the scenario of several packs as well")
+    parser.add_argument("--scenarios", action="store_true", help="faults of server, disk and snapshots as well")
+
+
+def work(context: Context) -> None:
+    if not context.local:
+        open_bucket(context.config, context.config.aws.prefix)
+    sequence = Sequence(context, context.options.config)
+    try:
+        run_steps(sequence, context.options.scenarios)
+    finally:
+        sequence.clean_up()
+    if context.options.include_large:
+        large = Sequence(context, HARNESS_ROOT / "config" / "test_large.toml")
+        large.step("run_large")
+        sequence.outcomes.extend(large.outcomes)
+    for feature in MISSING:
+        sequence.missing(feature)
+    if context.local:
+        context.log.left_out("everything that needs a bucket (--skip-s3): the repository was a local directory")
+    sequence.report()
+
+
+def run_steps(sequence: Sequence, scenarios: bool) -> None:
+    sequence.step("setup_btrfs")
+    sequence.step("seed_data")
+    sequence.step("run_full")
+    sequence.step("verify_manifest")
+    sequence.step("mutate_data")
+    sequence.step("run_incremental")
+    sequence.step("verify_manifest")
+    sequence.step("mutate_data")
+    sequence.step("run_incremental")
+    sequence.step("verify_retention")
+    sequence.step("run_restore", "--every-point")
+    sequence.step("verify_restore")
+    sequence.step("run_cli_flags")
+    sequence.step("run_lock_contention")
+    sequence.step("run_interrupt")
+    if scenarios:
+        sequence.step("run_scenarios")
+    sequence.step("verify_manifest")
+    sequence.step("verify_s3")
+    sequence.step("verify_retention")
+    sequence.step("run_restore", "--subvolume", "all")
+    sequence.step("verify_restore", "--mode", "full")
+
+
+if __name__ == "__main__":
+    run_script(work, __doc__, add_arguments)
