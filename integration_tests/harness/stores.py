@@ -31,8 +31,13 @@ class LocalStore:
         self.root = root
 
     def listing(self) -> dict[str, Listed]:
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        return {str(path.relative_to(self.root)): Listed(path.stat().st_size, None) for path in files}
+        found = {}
+        for path in self.root.rglob("*"):
+            key = str(path.relative_to(self.root))
+            # Files on their way to a key come and go while a run is at work.
+            if not key.startswith("tmp") and path.is_file():
+                found[key] = Listed(path.stat().st_size, None)
+        return found
 
     def get(self, key: str) -> bytes:
         return (self.root / key).read_bytes()
