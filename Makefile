@@ -1,6 +1,6 @@
 # `make test` and `make demo` install what they need (apt-get, as root) and clean up after themselves.
 
-.PHONY: test test-all demo bench lint
+.PHONY: test test-all demo bench lint harness
 
 # The tests that need nothing, then those that need root and Btrfs. Without them: BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 make test
 test:
@@ -19,3 +19,7 @@ bench:
 
 lint:
 	integration_tests/lint.sh
+
+# The end-to-end harness with the smallest data set, on an S3 server of this machine. Needs root.
+harness:
+	integration_tests/harness.sh

@@ -52,16 +52,20 @@ def decode_record(key: str, data: bytes) -> dict:
 
 def decode_frame(data: bytes, offset: int, what: str) -> tuple[bytes, int]:
     """A frame's plaintext, and where the next one begins."""
-    import zstandard
-
     compression, sealing, extension, plain, stored = struct.unpack_from("<BBHII", data, offset)
     check(sealing == 0 and extension == 0 and compression < 2, f"{what}: unknown kind of frame")
     start = offset + 12
     body = data[start : start + stored]
     check(len(body) == stored, f"{what}: a frame is cut short")
-    text = zstandard.ZstdDecompressor().decompress(body, max_output_size=plain) if compression else body
+    text = decompressed(body, plain) if compression else body
     check(len(text) == plain, f"{what}: a frame has {len(text)} bytes, not {plain}")
     return text, start + stored
+
+
+def decompressed(body: bytes, length: int) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompress(body, max_output_size=length)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Put in the tool's place by mutation_tests.py. BTRFS_TO_S3_MUTATED_CMD is the rea
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -178,6 +179,8 @@ def publishes_before_the_upload(call: Call) -> int:
 
 
 def main() -> int:
+    # A signal is for the tool; its exit code is passed on. A handler, unlike SIG_IGN, is not inherited.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     name, *arguments = sys.argv[1:]
     mutants = {
         function.__name__: function
