@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.."
 venv=integration_tests/.venv
 [ -x $venv/bin/pip ] || python3 -m venv $venv
 $venv/bin/pip install --quiet --disable-pip-version-check -r integration_tests/requirements.txt
-[ -n "${BTRFS_TO_S3_CMD-}" ] || cargo build --quiet
+if [ -z "${BTRFS_TO_S3_CMD-}" ]; then
+    cargo build --quiet
+    export BTRFS_TO_S3_CMD="[\"${CARGO_TARGET_DIR:-target}/debug/btrfs_to_s3\"]"
+fi
 
 integration_tests/scripts/local_s3.py start
 trap 'integration_tests/scripts/local_s3.py stop' EXIT

@@ -1,8 +1,6 @@
 """What must hold of each manifest, and of the repository as a whole."""
 
 import json
-import os
-import subprocess
 
 from harness.environment import HARNESS_ROOT
 from harness.errors import HarnessError, check
@@ -67,31 +65,6 @@ def check_number_of_packs(tool: Tool, repository: Repository, manifest: Manifest
     stored = sum(pack.stored_bytes for pack in packs)
     if stored > 2 * target:
         check(len(packs) > 1, f"manifest {manifest.id}: {stored} bytes of file data are in one pack")
-
-
-def send_digest(tool: Tool, manifest: Manifest, by_id: dict[bytes, Manifest]) -> bytes | None:
-    """The digest of what `btrfs send` says of the snapshot now; None where there is none, or no root."""
-    import xxhash
-
-    record = manifest.record
-    if record["snapshot"] is None or os.geteuid() != 0:
-        return None
-    snapshot = tool.config.paths.snapshots / os.fsdecode(record["snapshot"]["path"])
-    command = ["btrfs", "send", "--quiet", "--proto", str(record["stream"]["version"])]
-    if record["parent"]:
-        parent = by_id[record["parent"]["manifest"]].record["snapshot"]["path"]
-        parent_snapshot = tool.config.paths.snapshots / os.fsdecode(parent)
-        if not parent_snapshot.is_dir():
-            return None
-        command += ["-p", str(parent_snapshot)]
-    if not snapshot.is_dir():
-        return None
-    hasher = xxhash.xxh3_128()
-    with subprocess.Popen([*command, str(snapshot)], stdout=subprocess.PIPE) as sender:
-        while piece := sender.stdout.read(1 << 20):
-            hasher.update(piece)
-    check(sender.returncode == 0, f"`btrfs send {snapshot}` failed")
-    return hasher.digest()
 
 
 def check_keys(repository: Repository) -> None:

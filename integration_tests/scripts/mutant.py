@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -84,6 +85,10 @@ def restored(call: Call, change: Callable[[Path], None]) -> int:
     return code
 
 
+def regular_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if stat.S_ISREG(path.lstat().st_mode)]
+
+
 def keeping_time(path: Path, change: Callable[[Path], None]) -> None:
     status = path.lstat()
     change(path)
@@ -96,9 +101,7 @@ def loses_an_xattr(call: Call) -> int:
 
 def flips_a_restored_byte(call: Call) -> int:
     def change(target: Path) -> None:
-        largest = max((path for path in target.rglob("*") if path.is_file() and not path.is_symlink()),
-                      key=lambda path: path.stat().st_size)  # fmt: skip
-        keeping_time(largest, flip)
+        keeping_time(max(regular_files(target), key=lambda path: path.stat().st_size), flip)
 
     return restored(call, change)
 
@@ -117,8 +120,7 @@ def loses_a_time(call: Call) -> int:
 
 def breaks_a_hard_link(call: Call) -> int:
     def change(target: Path) -> None:
-        linked = next(path for path in sorted(target.rglob("*"))
-                      if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1)  # fmt: skip
+        linked = next(path for path in sorted(regular_files(target)) if path.stat().st_nlink > 1)
         folder_time = linked.parent.stat().st_mtime_ns
         copy = linked.with_name("copy of a link")
         shutil.copy2(linked, copy)
@@ -129,7 +131,7 @@ def breaks_a_hard_link(call: Call) -> int:
 
 
 def always_sends_full(call: Call) -> int:
-    if call.command == "backup" and "--stdin" not in call.arguments and "--dry-run" not in call.arguments:
+    if call.command == "backup" and not {"--stdin", "--dry-run", "--no-s3", "--full"} & set(call.arguments):
         call.arguments.append("--full")
     return call.run()
 
