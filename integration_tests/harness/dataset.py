@@ -49,7 +49,6 @@ def seed_subvolume(folder: Path, seed: int, size_mib: int) -> None:
 
 def seed_compact(folder: Path, rng: random.Random, size_mib: int) -> None:
     tree_seed.hard_links(folder / "hard links", rng)
-    tree_seed.symlinks(folder / "symlinks")
     tree_seed.times(folder / "times")
     tree_seed.names(folder / "names", rng)
     tree_seed.directories(folder / "directories", rng)
@@ -62,7 +61,9 @@ def seed_compact(folder: Path, rng: random.Random, size_mib: int) -> None:
     (folder / "several-chunks").write_bytes(rng.randbytes(512 * 1024))
     (folder / "compressible").write_bytes(tree_seed.text_bytes(rng, 256 * 1024))
     tree_seed.bulk(folder / "bulk", rng, max(0, size_mib - 1))
+    (folder / "dangling").symlink_to("nowhere/at all")
     if os.geteuid() == 0:
+        tree_seed.symlinks(folder / "symlinks")
         tree_seed.special_files(folder / "special")
         tree_seed.modes_and_owners(folder / "modes", rng)
         tree_seed.xattrs(folder / "xattrs", rng)

@@ -1,6 +1,5 @@
 """Kills runs of the tool, and checks what they leave."""
 
-import os
 import random
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from harness.loopback import make_btrfs, remove_btrfs
 from harness.processes import run
 from harness.repository import Repository
 from harness.stores import Store
-from harness.tool import Ended, Tool
+from harness.tool import Ended, Tool, kill_group
 
 FRESH_MIB = 24
 TRIES = 6
@@ -34,12 +33,6 @@ def write_fresh_data(tool: Tool, number: int) -> None:
     file = tool.config.subvolume(name) / "interrupted"
     file.write_bytes(random.Random(f"{tool.run.id} {number}").randbytes(FRESH_MIB << 20))
     dataset.write_record(tool.config, name)
-
-
-def kill_group(process: subprocess.Popen, number: int) -> None:
-    """Signals the tool and all that it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, number)
 
 
 def interrupt_backup(tool: Tool, store: Store, number: signal.Signals, delay: float) -> Ended:

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def run_script(
 def guarded(name: str, options: argparse.Namespace, work: Callable[[Context], None]) -> int:
     log = None
     config = None
+    # So that whatever was begun is undone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         use_venv()
         prepare_environment()

@@ -38,7 +38,16 @@ class Sequence:
     def run(self, script: str, *arguments: str) -> int:
         skip = ["--skip-s3"] if self.context.local else []
         path = HARNESS_ROOT / "scripts" / f"{script}.py"
-        return subprocess.call([sys.executable, str(path), "--config", str(self.config_file), *skip, *arguments])
+        script_process = subprocess.Popen(
+            [sys.executable, str(path), "--config", str(self.config_file), *skip, *arguments]
+        )
+        try:
+            return script_process.wait()
+        except BaseException:
+            # Asked, not killed: it has a tool to end, and things to put back.
+            script_process.terminate()
+            script_process.wait()
+            raise
 
     def clean_up(self) -> None:
         """Empties this run's prefix and tears down; a failure to do so is a failure of the run."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,21 +97,26 @@ class Tool:
         set_values = {key: value for key, value in values.items() if value}
         return set_values | {"concurrency": self.config.concurrency, "conditional_put": self.run.conditional_put}
 
-    def start(self, *arguments: str, stdout: int | object = subprocess.PIPE) -> subprocess.Popen:
+    def start(
+        self, *arguments: str, stdin: int = subprocess.DEVNULL, stdout: int | None = subprocess.PIPE
+    ) -> subprocess.Popen:
         """Starts the tool in a process group of its own, so that it can be killed with all it has started."""
         command = [*self.context.command, self.config.config_flag, str(self.write_config()), *arguments]
         self.context.log.write("INFO", f"runs: {' '.join(command)}")
         environment = os.environ | {"BTRFS_TO_S3_HARNESS_RUN_DIR": str(self.config.paths.run)}
         return subprocess.Popen(
-            command, env=environment, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True
+            command, env=environment, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True
         )
 
     def wait(self, process: subprocess.Popen) -> Ended:
         try:
             output, errors = process.communicate(timeout=CALL_TIMEOUT)
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            raise HarnessError(f"the tool was still running after {CALL_TIMEOUT} s") from error
+        except BaseException as error:
+            kill_group(process, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise HarnessError(f"the tool was still running after {CALL_TIMEOUT} s") from error
+            raise
         ended = Ended(process.returncode, (output or b"").decode(errors="replace"), errors.decode(errors="replace"))
         for line in ended.errors.splitlines():
             self.context.log.write("TOOL", line)
@@ -141,9 +147,11 @@ class Tool:
         check(bool(found), f"there is no backup of {name}")
         return found[-1]
 
-    def knows(self, *words: str) -> bool:
-        """Whether the tool has this command or option."""
-        return self.call(*words, "--help").code == 0
+
+def kill_group(process: subprocess.Popen, number: int) -> None:
+    """Signals the tool and all that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
 
 
 def as_toml(sections: list[tuple[str, dict[str, object]]]) -> str:

@@ -86,7 +86,8 @@ def restored(call: Call, change: Callable[[Path], None]) -> int:
 
 
 def regular_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if stat.S_ISREG(path.lstat().st_mode)]
+    paths = [Path(parent) / name for parent, _, files in os.walk(folder) for name in files]
+    return [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
 
 
 def keeping_time(path: Path, change: Callable[[Path], None]) -> None:

@@ -11,7 +11,6 @@ import os  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
-from pathlib import Path  # noqa: E402, F811
 
 from harness import dataset, steps  # noqa: E402
 from harness.errors import check  # noqa: E402
@@ -37,11 +36,7 @@ def work(context: Context) -> None:
 def second_run_is_locked_out(tool: Tool, number: int) -> None:
     """The first run holds the lock for as long as its standard input stays open."""
     reader, writer = os.pipe()
-    first = subprocess.Popen(
-        [*tool.context.command, tool.config.config_flag, str(tool.write_config()), "backup", "--stdin",
-         "--name", "contention"],
-        stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    first = tool.start("backup", "--stdin", "--name", "contention", stdin=reader)
     os.close(reader)
     try:
         wait_until_locked(tool.config.paths.lock / f"{tool.state}.lock", first)

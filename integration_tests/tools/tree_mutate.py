@@ -198,8 +198,13 @@ def delete_file(night: Night) -> None:
     os.unlink(night.file())
 
 
+def count_below(directory: Path) -> int:
+    # Not rglob: before Python 3.11.4 it follows symlinks, and fails at those whose text is too long for a name.
+    return sum(len(folders) + len(files) for _, folders, files in os.walk(directory))
+
+
 def delete_directory(night: Night) -> None:
-    small = [path for path in night.directories() if sum(1 for _ in path.rglob("*")) <= 20]
+    small = [path for path in night.directories() if count_below(path) <= 20]
     shutil.rmtree(night.rng.choice(small))
 
 
@@ -211,7 +216,7 @@ def file_to_directory(night: Night) -> None:
 
 
 def directory_to_file(night: Night) -> None:
-    small = [path for path in night.directories() if sum(1 for _ in path.rglob("*")) <= 5]
+    small = [path for path in night.directories() if count_below(path) <= 5]
     directory = night.rng.choice(small)
     shutil.rmtree(directory)
     directory.write_bytes(night.some_bytes())
