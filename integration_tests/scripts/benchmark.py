@@ -77,13 +77,22 @@ def measure(tool: Tool, results: list[dict], name: str, proxy: FaultProxy | None
     seconds = time.monotonic() - started
     requests = proxy.requests - requests if proxy else None
     made = [backup for backup in tool.backups() if backup["id"] not in before]
-    stream = sum(backup["stream_bytes"] for backup in made or [before[arguments[1]]])
+    stream = sum(backup["stream_bytes"] for backup in made or chain(before, arguments[1]))
     results.append({
         "step": name, "seconds": round(seconds, 3), "stream_bytes": stream,
         "stored_bytes": sum(backup["stored_bytes"] for backup in made), "requests": requests,
         "mb_per_second": round(stream / seconds / 1e6, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3), "peak_mib": usage.ru_maxrss // 1024,
     })  # fmt: skip
+
+
+def chain(backups: dict[str, dict], newest: str | None) -> list[dict]:
+    """A backup and all that it was made against: what a restore of it reads."""
+    found = []
+    while newest is not None:
+        found.append(backups[newest])
+        newest = backups[newest]["parent"]
+    return found
 
 
 def report(context: Context, results: list[dict]) -> None:
