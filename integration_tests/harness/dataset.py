@@ -13,9 +13,9 @@ from harness.errors import HarnessError, check
 
 sys.path.append(str(HARNESS_ROOT / "tools"))
 
-import tree_mutate  # noqa: E402
-import tree_seed  # noqa: E402
-from tree_record import differences, record  # noqa: E402
+import tree_mutate
+import tree_seed
+from tree_record import differences, record
 
 # The trees of every kind have about 35 MiB of contents; below this the kinds that need large files are left out.
 FULL_KINDS_MIB = 64

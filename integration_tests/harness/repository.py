@@ -55,7 +55,7 @@ class Repository:
         for key, record in self.records.items():
             end = self.records.get(f"sessions/{key.removeprefix('manifests/')}/end")
             if key.startswith("manifests/") and end is not None and end["outcome"] == "manifest":
-                check(end["manifest_digest"] == self.digests[key], f"{key}: another manifest than the session ended with")
+                check(end["manifest_digest"] == self.digests[key], f"{key}: its session has ended with another")
                 found.append(Manifest(key.removeprefix("manifests/"), self.digests[key], record))
         return sorted(found, key=lambda manifest: manifest.record["created_at"])
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import time  # noqa: E402
+import argparse
+import json
+import os
+import time
 
-from harness import steps  # noqa: E402
-from harness.errors import check  # noqa: E402
-from harness.fault_proxy import FaultProxy  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.stores import open_store  # noqa: E402
-from harness.tool import Tool  # noqa: E402
+from harness import steps
+from harness.errors import check
+from harness.fault_proxy import FaultProxy
+from harness.script import Context, run_script
+from harness.stores import open_store
+from harness.tool import Tool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

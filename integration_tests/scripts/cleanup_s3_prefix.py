@@ -6,12 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
+import argparse
 
-from harness.errors import check  # noqa: E402
-from harness.run_state import load_run  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.stores import open_bucket  # noqa: E402
+from harness.errors import check
+from harness.run_state import load_run
+from harness.script import Context, run_script
+from harness.stores import open_bucket
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The tool, broken on purpose in one way: mutant.py NAME ARGUMENTS…
 
-Put in the tool's place by mutation_tests.py. BTRFS_TO_S3_MUTATED_CMD is the real command. The repository is a local one.
+Put in the tool's place by mutation_tests.py, with a local repository. BTRFS_TO_S3_MUTATED_CMD is the real command.
 """
 
 import json

@@ -6,13 +6,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
+import argparse
+import json
+import os
 
-from harness.errors import HarnessError, check  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.sequence import Sequence  # noqa: E402
+from harness.errors import HarnessError, check
+from harness.script import Context, run_script
+from harness.sequence import Sequence
 
 # Each mutant of mutant.py, and the script that must be the first to fail.
 MUTANTS = {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
+import argparse
 
-from harness.environment import HARNESS_ROOT  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.sequence import Sequence  # noqa: E402
-from harness.stores import open_bucket  # noqa: E402
+from harness.environment import HARNESS_ROOT
+from harness.script import Context, run_script
+from harness.sequence import Sequence
+from harness.stores import open_bucket
 
 # What the program is to do, and no script here can show yet.
 MISSING = ("prune", "schedule", "rehearse", "archive restore (thaw)")

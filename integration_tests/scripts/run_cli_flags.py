@@ -6,12 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import dataset, steps  # noqa: E402
-from harness.errors import check  # noqa: E402
-from harness.processes import run as run_command  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.stores import Store, open_store  # noqa: E402
-from harness.tool import Tool  # noqa: E402
+from harness import dataset, steps
+from harness.errors import check
+from harness.processes import run as run_command
+from harness.script import Context, run_script
+from harness.stores import Store, open_store
+from harness.tool import Tool
 
 
 def work(context: Context) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
-import random  # noqa: E402
-import signal  # noqa: E402
+import argparse
+import random
+import signal
 
-from harness import interruption, steps  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.stores import open_store  # noqa: E402
+from harness import interruption, steps
+from harness.script import Context, run_script
+from harness.stores import open_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.errors import check  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.sequence import Sequence  # noqa: E402
+from harness.errors import check
+from harness.script import Context, run_script
+from harness.sequence import Sequence
 
 
 def work(context: Context) -> None:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
-import os  # noqa: E402
-import subprocess  # noqa: E402
-import time  # noqa: E402
-from collections import Counter  # noqa: E402
+import argparse
+import os
+import subprocess
+import time
+from collections import Counter
 
-from harness import dataset, steps  # noqa: E402
-from harness.errors import check  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.tool import Tool  # noqa: E402
+from harness import dataset, steps
+from harness.errors import check
+from harness.script import Context, run_script
+from harness.tool import Tool
 
 LOCKED = 4
 

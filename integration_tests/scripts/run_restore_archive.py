@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import steps  # noqa: E402
-from harness.errors import MissingFeature, check  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.sequence import Sequence  # noqa: E402
-from harness.tool import Tool  # noqa: E402
+from harness import steps
+from harness.errors import MissingFeature, check
+from harness.script import Context, run_script
+from harness.sequence import Sequence
+from harness.tool import Tool
 
 ARCHIVED = 6
 ARCHIVAL_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
@@ -35,7 +35,7 @@ def reading_is_refused(context: Context) -> None:
     """All that can be shown of a tool that cannot thaw: that it says so, and leaves no target."""
     tool = steps.current_tool(context)
     if not tool.run.reports_class:
-        raise MissingFeature("this server drops storage classes, so nothing is archived; use AWS or one that knows them")
+        raise MissingFeature("this server drops storage classes, so nothing is archived; it takes AWS or the like")
     steps.restore_file_system(context)
     try:
         refused(tool)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
+import argparse
 
-from harness import scenarios, steps  # noqa: E402
-from harness.errors import HarnessError, check  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
+from harness import scenarios, steps
+from harness.errors import HarnessError, check
+from harness.script import Context, run_script
 
 NAMES = {scenario.__name__: scenario for scenario in scenarios.ALL}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.script import Context, run_script  # noqa: E402
-from harness.steps import tear_down  # noqa: E402
+from harness.script import Context, run_script
+from harness.steps import tear_down
 
 
 def work(context: Context) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
+import argparse
 
-from harness import checks, sending, steps  # noqa: E402
-from harness.errors import check  # noqa: E402
-from harness.repository import Repository  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.stores import open_store  # noqa: E402
+from harness import checks, sending, steps
+from harness.errors import check
+from harness.repository import Repository
+from harness.script import Context, run_script
+from harness.stores import open_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,8 @@ def work(context: Context) -> None:
         most = max(len(repository.packs_of(manifest.record["session"], "data")) for manifest in manifests)
         check(most > 1, "no backup has more than one pack of file data")
     if sent_again < len(manifests):
-        context.log.left_out(f"{len(manifests) - sent_again} streams are not compared: no root, or the subvolume has changed")
+        not_sent = len(manifests) - sent_again
+        context.log.left_out(f"{not_sent} streams are not compared: no root, or the subvolume has changed")
     context.log.info(f"{len(manifests)} manifests are as they must be, {sent_again} streams as btrfs sends them")
 
 

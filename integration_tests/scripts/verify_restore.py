@@ -6,15 +6,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse  # noqa: E402
+import argparse
 
-from harness import steps  # noqa: E402
-from harness.errors import check  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
+from harness import steps
+from harness.errors import check
+from harness.script import Context, run_script
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--mode", choices=["full", "sample"], default="full", help="sample: one backup of each subvolume")
+    parser.add_argument("--mode", choices=["full", "sample"], default="full", help="sample: one of each subvolume")
 
 
 def work(context: Context) -> None:

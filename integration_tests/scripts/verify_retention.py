@@ -6,10 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import steps  # noqa: E402
-from harness.errors import check  # noqa: E402
-from harness.processes import run as run_command  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
+from harness import steps
+from harness.errors import check
+from harness.processes import run as run_command
+from harness.script import Context, run_script
 
 
 def work(context: Context) -> None:
@@ -22,7 +22,8 @@ def work(context: Context) -> None:
         check(len(snapshots) == expected, f"{name}: {len(snapshots)} snapshots are left, not {expected}")
         shown = run_command("btrfs", "subvolume", "show", snapshots[-1])
         uuid = tool.latest(name)["snapshot_uuid"]
-        check(uuid.replace("-", "") in shown.replace("-", ""), f"{name}: the newest snapshot is not the latest backup's")
+        is_latest = uuid.replace("-", "") in shown.replace("-", "")
+        check(is_latest, f"{name}: the newest snapshot is not the latest backup's")
         check("readonly" in shown, f"{name}: the newest snapshot can be written to")
         context.log.info(f"{name}: {len(snapshots)} snapshots, the latest backup's among them")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import checks, steps  # noqa: E402
-from harness.repository import Repository  # noqa: E402
-from harness.script import Context, run_script  # noqa: E402
-from harness.stores import S3Store, open_store  # noqa: E402
+from harness import checks, steps
+from harness.repository import Repository
+from harness.script import Context, run_script
+from harness.stores import S3Store, open_store
 
 
 def work(context: Context) -> None:

@@ -17,12 +17,12 @@ from unittest import mock
 HARNESS_ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HARNESS_ROOT))
 
-from harness import environment, objects, schema  # noqa: E402
-from harness.config import load_config, missing_for_s3  # noqa: E402
-from harness.errors import HarnessError  # noqa: E402
-from harness.fault_proxy import FaultProxy  # noqa: E402
-from harness.stores import LocalStore  # noqa: E402
-from harness.tool import as_toml  # noqa: E402
+from harness import environment, objects, schema
+from harness.config import load_config, missing_for_s3
+from harness.errors import HarnessError
+from harness.fault_proxy import FaultProxy
+from harness.stores import LocalStore
+from harness.tool import as_toml
 
 CONFIGS = sorted((HARNESS_ROOT / "config").glob("*.toml"))
 
