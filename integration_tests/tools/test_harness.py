@@ -14,8 +14,7 @@ from pathlib import Path
 from threading import Thread
 from unittest import mock
 
-HARNESS_ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(HARNESS_ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import environment, objects, schema
 from harness.config import load_config, missing_for_s3
@@ -24,6 +23,7 @@ from harness.fault_proxy import FaultProxy
 from harness.stores import LocalStore
 from harness.tool import as_toml
 
+HARNESS_ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((HARNESS_ROOT / "config").glob("*.toml"))
 
 
