@@ -266,7 +266,7 @@ impl BackupRun {
         let opaque = request.expected == Expected::Opaque;
         let mut reading = StreamReading::start(stream.source, parameters, opaque, options)?;
         let archived = tokio::select! {
-            archived = unless(&stream.interruption, self.archive(&mut reading, request, options)) => archived,
+            archived = self.archive_unless(&stream.interruption, &mut reading, request, options) => archived,
             never = send_beats(&session) => match never {},
         };
         if archived.is_err()
@@ -278,31 +278,60 @@ impl BackupRun {
         archived
     }
 
-    /// Everything before the manifest is published.
-    async fn archive(
+    /// Everything before the manifest is published. After an interruption, what is stored by then is kept for the next run.
+    async fn archive_unless(
         &mut self,
+        interruption: &Interruption,
         reading: &mut StreamReading,
         request: &BackupRequest,
         options: &BackupOptions,
     ) -> anyhow::Result<Manifest> {
-        let (session, monitor, cache) = (&self.session, &self.monitor, &self.host.cache);
-        let mut uploader = Uploader::new(Arc::clone(session), &mut self.index, *options, Arc::clone(monitor));
+        let Self { session, index, host, monitor } = self;
+        let mut uploader = Uploader::new(Arc::clone(session), index, *options, Arc::clone(monitor));
+        let run = Archiving { session, host, monitor: monitor.as_ref() };
+        let archived = unless(interruption, run.archive(&mut uploader, reading, request)).await;
+        if archived.as_ref().is_err_and(|error| error.downcast_ref::<Interrupted>().is_some()) {
+            match tokio::time::timeout(INTERRUPTED_ENDS_WITHIN, uploader.keep_what_is_stored()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(error = %format!("{error:#}"), "the next run stores it again"),
+                Err(_late) => tracing::debug!("the next run stores it again"),
+            }
+        }
+        archived
+    }
+}
+
+/// What a stream is archived with, besides the uploader.
+struct Archiving<'a> {
+    session: &'a WriteSession,
+    host: &'a Host,
+    monitor: &'a dyn Monitor,
+}
+
+impl Archiving<'_> {
+    async fn archive(
+        &self,
+        uploader: &mut Uploader<'_>,
+        reading: &mut StreamReading,
+        request: &BackupRequest,
+    ) -> anyhow::Result<Manifest> {
+        let (session, monitor, cache) = (self.session, self.monitor, &self.host.cache);
         let mut recipe = Recipe::default();
         while let Some(part) = reading.next().await {
-            store_part(&part, &mut recipe, &mut uploader).await?;
+            store_part(&part, &mut recipe, uploader).await?;
             monitor.add(Counter::StreamBytes, part.stream_bytes);
         }
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
         if request.expected != Expected::Opaque {
-            warn_of_oddities(&facts, monitor.as_ref());
+            warn_of_oddities(&facts, monitor);
         }
         let (snapshot, version) = check_expected(&facts, request)?;
         let parent = match version {
-            Some(version) => find_parent(session.repository(), version, request, cache, monitor.as_ref()).await?,
+            Some(version) => find_parent(session.repository(), version, request, cache, monitor).await?,
             None => None,
         };
-        let roots = recipe.finish(&mut uploader).await?;
+        let roots = recipe.finish(uploader).await?;
         let (totals, meta_packs) = uploader.finish().await?;
         if let Some(parent) = &parent {
             check_chain(session.repository(), parent.manifest).await?;

@@ -120,6 +120,24 @@ fn a_signal_ends_a_backup_whose_input_stalls() {
 }
 
 #[test]
+fn what_an_interrupted_backup_has_stored_is_not_sent_again() {
+    let tool = tool_for_streams();
+    let (child, _writer) = stalled_backup(&tool);
+    wait_until("six packs", || files(&tool.repository().join("data")).len() >= 6);
+    let asked_at = Instant::now();
+    send(Signal::TERM, &child);
+    assert_interrupted(child, asked_at);
+
+    // The same bytes, this time to their end.
+    let input = tool.folder().join("input");
+    fs::write(&input, random_bytes(40 << 20, 1)).unwrap();
+    let again = start(tool.command(["backup", "--stdin", "--name", "pipe"]), fs::File::open(&input).unwrap());
+    Ended::from(again.wait_with_output().unwrap()).assert_code(0);
+    let new_bytes = tool.list()[0].new_bytes;
+    assert!(new_bytes < 18 << 20, "{new_bytes} bytes were sent again");
+}
+
+#[test]
 fn a_signal_before_the_first_byte_ends_a_backup_too() {
     let tool = tool_for_streams();
     let (reader, _writer) = std::io::pipe().unwrap();

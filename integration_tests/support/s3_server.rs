@@ -221,11 +221,6 @@ impl S3Server {
         Ok(())
     }
 
-    /// How many part uploads have come since requests were taken.
-    pub(crate) fn part_count(&self) -> usize {
-        self.state().requests.iter().filter(|request| request.starts_with("UploadPart ")).count()
-    }
-
     /// How many requests have come since they were taken.
     pub(crate) fn request_count(&self) -> usize {
         self.state().requests.len()

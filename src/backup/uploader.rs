@@ -179,8 +179,17 @@ impl<'a> Uploader<'a> {
         self.fill_packs(PackClass::Data, true).await
     }
 
+    /// Puts what is stored already into a segment, so that the next run finds it. What is still under way is given up.
+    pub(crate) async fn keep_what_is_stored(&mut self) -> anyhow::Result<()> {
+        while let Some(uploaded) = self.uploads.try_join_next() {
+            self.stored.extend(uploaded.context("an upload was ended")?);
+        }
+        self.uploads.abort_all();
+        if self.stored.is_empty() { Ok(()) } else { self.store_segment().await }
+    }
+
     /// Stores everything that is left, and the last segment; gives what it took, and the metadata packs in use.
-    pub(crate) async fn finish(mut self) -> anyhow::Result<(Totals, Vec<PackId>)> {
+    pub(crate) async fn finish(&mut self) -> anyhow::Result<(Totals, Vec<PackId>)> {
         self.complete_data().await?;
         while self.wait_for_upload().await? {}
         for frame in [self.meta.frame.take(), self.footers.take()] {
@@ -194,7 +203,7 @@ impl<'a> Uploader<'a> {
             self.store_segment().await?;
         }
         self.totals.stored_bytes = self.session.stored_bytes();
-        let mut meta_packs: Vec<PackId> = self.meta_packs.into_iter().collect();
+        let mut meta_packs: Vec<PackId> = self.meta_packs.drain().collect();
         meta_packs.sort_unstable();
         Ok((self.totals, meta_packs))
     }
