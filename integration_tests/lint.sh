@@ -8,6 +8,15 @@ cargo fmt --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets -- -D warnings
 
+# Changes that break the program on purpose have to fit it: see mutations.sh.
+if command -v git >/dev/null; then
+    for patch in integration_tests/mutations/*.patch; do
+        git apply --check "$patch"
+    done
+else
+    echo "LEFT OUT: whether the mutations fit; git is not installed"
+fi
+
 if command -v shellcheck >/dev/null; then
     find integration_tests -name '*.sh' -exec shellcheck .ci/run {} +
 else
