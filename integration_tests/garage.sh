@@ -143,7 +143,9 @@ if [ "$command" = path ]; then
     exit
 fi
 directory=$(realpath -m "${2:?a directory is needed}")
-garage=$(garage_path)
+case $command in
+    start | restart) garage=$(garage_path) ;;
+esac
 case $command in
     start)
         mkdir -p "$directory"
