@@ -1,7 +1,8 @@
 //! Where a run is killed.
 
+use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -82,23 +83,26 @@ impl Point {
     /// otherwise than well, or by the kill.
     #[track_caller]
     pub(super) fn run(&self, tool: &Tool, program: Command, stdin: Stdio, whole: Duration) -> Ending {
+        let said = tool.folder().join("said");
         let status = match self {
             Self::Call { call, folder, when } => {
                 let folders = folder.iter().map(|folder| folder.path(tool)).collect();
-                run_quietly(KillAt { call, folders, when: *when }.wrap(&program), stdin, None)
+                run_quietly(KillAt { call, folders, when: *when }.wrap(&program), stdin, &said, None)
             }
-            Self::After { thousandths } => run_quietly(program, stdin, Some(whole * *thousandths / 1000)),
+            Self::After { thousandths } => run_quietly(program, stdin, &said, Some(whole * *thousandths / 1000)),
         };
         match (status.signal(), status.code()) {
             (Some(9), _) => Ending::Killed,
             (_, Some(0)) => Ending::Done,
-            _ => panic!("{self:?}: {status}"),
+            _ => panic!("{self:?}: {status}: {}", fs::read_to_string(&said).unwrap()),
         }
     }
 }
 
-fn run_quietly(mut program: Command, stdin: Stdio, kill_after: Option<Duration>) -> ExitStatus {
-    let mut child = program.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+/// Runs a program that is killed, or ends before; what it says goes to a file, which nobody has to read for it to go on.
+fn run_quietly(mut program: Command, stdin: Stdio, said: &Path, kill_after: Option<Duration>) -> ExitStatus {
+    let said = File::create(said).unwrap();
+    let mut child = program.stdin(stdin).stdout(Stdio::null()).stderr(said).spawn().unwrap();
     if let Some(delay) = kill_after {
         std::thread::sleep(delay);
         child.kill().unwrap();
