@@ -1,12 +1,14 @@
 //! The command line: arguments, environment, output and exit codes live here and nowhere else.
 
 mod backup;
+mod completions;
 mod context;
 mod debug;
 mod exit;
 mod init;
 mod limits;
 mod list;
+mod man;
 mod output;
 mod progress;
 mod restore;
@@ -38,7 +40,7 @@ struct Arguments {
     #[command(flatten)]
     global: GlobalArguments,
     #[command(subcommand)]
-    command: Command,
+    command: AnyCommand,
 }
 
 /// Options of all commands.
@@ -71,6 +73,15 @@ enum LogFormat {
 const CLEARING_AWAY: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Subcommand)]
+enum AnyCommand {
+    #[command(flatten)]
+    OnHost(Command),
+    Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
+}
+
+/// What needs a configuration. The others are about the program itself.
+#[derive(Debug, Subcommand)]
 enum Command {
     Init(init::InitArguments),
     Backup(backup::BackupArguments),
@@ -87,16 +98,28 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::of_usage(&error),
     };
-    exit::report(start(arguments))
+    exit::report(match arguments.command {
+        AnyCommand::OnHost(command) => start(&arguments.global, command),
+        AnyCommand::Completions(arguments) => told(completions::cmd_completions(&arguments)),
+        AnyCommand::Man(arguments) => told(man::cmd_man(&arguments)),
+    })
 }
 
-fn start(arguments: Arguments) -> anyhow::Result<Exit> {
+/// Whoever closed standard output has seen what he wanted.
+fn told(done: anyhow::Result<()>) -> anyhow::Result<Exit> {
+    match done {
+        Err(error) if !output::is_closed(&error) => Err(error),
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn start(global: &GlobalArguments, command: Command) -> anyhow::Result<Exit> {
     limits::raise_open_files()?;
     limits::limit_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("starting")?;
     let interruption = watch_for_signals()?;
-    let result = runtime.block_on(run_command(arguments, interruption));
+    let result = runtime.block_on(run_command(global, command, interruption));
     // What a run that was interrupted has begun is cleared away now. A thread that reads standard input cannot be
     // stopped; it ends with the process.
     runtime.shutdown_timeout(CLEARING_AWAY);
@@ -122,19 +145,19 @@ fn watch_for_signals() -> anyhow::Result<Interruption> {
     Ok(receiver.map(|received| received.unwrap_or(Interrupted("the end of the program"))).boxed().shared())
 }
 
-async fn run_command(arguments: Arguments, interruption: Interruption) -> anyhow::Result<Exit> {
-    let context = Context::new(&arguments.global, interruption.clone())?;
+async fn run_command(
+    global: &GlobalArguments,
+    command: Command,
+    interruption: Interruption,
+) -> anyhow::Result<Exit> {
+    let context = Context::new(global, interruption.clone())?;
     // A backup ends what it has begun. The others have begun nothing, or end it when they are dropped.
-    let ends_itself = matches!(arguments.command, Command::Backup(_));
-    let command = Box::pin(dispatch(&context, arguments.command));
+    let ends_itself = matches!(command, Command::Backup(_));
+    let command = Box::pin(dispatch(&context, command));
     let done = if ends_itself { command.await } else { unless_interrupted(&interruption, command).await };
     context.progress.finish();
-    match done {
-        // Whoever closed standard output has seen what he wanted.
-        Err(error) if !output::is_closed(&error) => return Err(error),
-        _ => {}
-    }
-    Ok(if context.progress.had_problems() { Exit::Problems } else { Exit::Done })
+    let exit = told(done)?;
+    Ok(if context.progress.had_problems() { Exit::Problems } else { exit })
 }
 
 async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
