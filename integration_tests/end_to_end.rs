@@ -12,6 +12,10 @@
 
 mod support;
 
+#[path = "end_to_end/doctor.rs"]
+mod doctor;
+#[path = "end_to_end/documentation.rs"]
+mod documentation;
 #[path = "end_to_end/kills.rs"]
 mod kills;
 #[path = "end_to_end/limits.rs"]

@@ -35,8 +35,9 @@ const LAYERS: &[Layer] = &[
     Layer { modules: EDGES, imports: &[VOCABULARY] },
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },
+    Layer { modules: &["doctor"], imports: &[VOCABULARY, FORMATS, EDGES, &["repository"]] },
     Layer { modules: &["job"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository"]] },
-    Layer { modules: &["cli"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository", "job"]] },
+    Layer { modules: &["cli"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository", "job", "doctor"]] },
     Layer { modules: &["main"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository", "job", "cli"]] },
 ];
 

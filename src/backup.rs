@@ -148,6 +148,20 @@ pub struct Host {
     pub cache: RecordCache,
 }
 
+impl Host {
+    /// What this host announces a session with: what for, and the name of what is backed up, if anything is.
+    #[must_use]
+    pub fn session(&self, purpose: &str, subvolume: &str) -> SessionStart {
+        SessionStart {
+            host: self.name.clone(),
+            machine: self.machine.clone(),
+            subvolume: subvolume.to_owned(),
+            purpose: purpose.to_owned(),
+            tool: TOOL.to_owned(),
+        }
+    }
+}
+
 /// A stream that is to be archived.
 pub struct Stream {
     /// Its bytes.
@@ -182,14 +196,7 @@ impl BackupRun {
         monitor: &Arc<dyn Monitor>,
     ) -> anyhow::Result<Self> {
         end_dead_sessions(repository, &host.name, &host.machine, &host.cache).await?;
-        let start = SessionStart {
-            host: host.name.clone(),
-            machine: host.machine.clone(),
-            subvolume: subvolume.to_owned(),
-            purpose: "backup".to_owned(),
-            tool: TOOL.to_owned(),
-        };
-        let session = Arc::new(WriteSession::start(repository.clone(), start).await?);
+        let session = Arc::new(WriteSession::start(repository.clone(), host.session("backup", subvolume)).await?);
         match look_around(repository, host, monitor.as_ref()).await {
             Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),
             Err(error) => {

@@ -4,6 +4,7 @@ mod backup;
 mod completions;
 mod context;
 mod debug;
+mod doctor;
 mod exit;
 mod init;
 mod limits;
@@ -84,6 +85,7 @@ enum AnyCommand {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::InitArguments),
+    Doctor(doctor::DoctorArguments),
     Backup(backup::BackupArguments),
     List(list::ListArguments),
     Show(show::ShowArguments),
@@ -145,11 +147,7 @@ fn watch_for_signals() -> anyhow::Result<Interruption> {
     Ok(receiver.map(|received| received.unwrap_or(Interrupted("the end of the program"))).boxed().shared())
 }
 
-async fn run_command(
-    global: &GlobalArguments,
-    command: Command,
-    interruption: Interruption,
-) -> anyhow::Result<Exit> {
+async fn run_command(global: &GlobalArguments, command: Command, interruption: Interruption) -> anyhow::Result<Exit> {
     let context = Context::new(global, interruption.clone())?;
     // A backup ends what it has begun. The others have begun nothing, or end it when they are dropped.
     let ends_itself = matches!(command, Command::Backup(_));
@@ -163,6 +161,7 @@ async fn run_command(
 async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(arguments) => init::cmd_init(context, &arguments).await,
+        Command::Doctor(arguments) => doctor::cmd_doctor(context, &arguments).await,
         Command::Backup(arguments) => backup::cmd_backup(context, arguments).await,
         Command::List(arguments) => list::cmd_list(context, &arguments).await,
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,

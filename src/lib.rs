@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod doctor;
 pub mod id;
 pub mod index;
 pub mod job;

@@ -20,6 +20,7 @@ pub mod faulty;
 pub mod limit;
 pub mod local;
 pub mod memory;
+pub mod policy;
 pub mod recording;
 pub mod retry;
 pub mod s3;
@@ -39,6 +40,7 @@ use jiff::Timestamp;
 
 use self::limit::LimitStore;
 use self::local::LocalStore;
+use self::policy::Policies;
 use self::retry::{RetryPolicy, RetryStore};
 use self::s3::S3Store;
 use self::s3::settings::S3Settings;
@@ -153,6 +155,11 @@ pub trait ObjectStore: Debug + Send + Sync {
     ///
     /// A `put` that still runs may have to begin anew then, so the moment should be before all that anybody waits for.
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// What the place does with objects by itself; `None` where it does nothing.
+    async fn policies(&self) -> Option<Policies> {
+        None
+    }
 }
 
 /// A shared store of any kind.

@@ -6,7 +6,7 @@ mod garage;
 #[path = "s3/kills.rs"]
 mod kills;
 #[path = "s3/piped.rs"]
-mod piped;
+pub(crate) mod piped;
 #[path = "s3/weather.rs"]
 mod weather;
 #[path = "s3/whole.rs"]

@@ -1,10 +1,13 @@
 """Btrfs file systems in image files, mounted through loop devices."""
 
 import os
+import time
 from pathlib import Path
 
 from harness.errors import HarnessError, check
 from harness.processes import run
+
+DETACHED_WITHIN_SECONDS = 10
 
 
 def need_root(purpose: str) -> None:
@@ -53,6 +56,10 @@ def unmount_image(image: Path, mount: Path) -> None:
         run("umount", mount)
     for device in loop_devices(image):
         run("losetup", "--detach", device)
+    # Whoever has looked at the device, or copied the mount into a namespace, lets go a little later.
+    deadline = time.monotonic() + DETACHED_WITHIN_SECONDS
+    while loop_devices(image) and time.monotonic() < deadline:
+        time.sleep(0.1)
     check(not loop_devices(image), f"{image} is still attached to {loop_devices(image)}")
 
 

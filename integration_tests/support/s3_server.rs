@@ -74,8 +74,17 @@ struct Upload {
     parts: BTreeMap<i32, Bytes>,
 }
 
+/// What the bucket says that it does with objects by itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BucketRules {
+    pub(crate) versioning: bool,
+    pub(crate) object_lock: bool,
+    pub(crate) lifecycle: Vec<LifecycleRule>,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    rules: Option<BucketRules>,
     objects: BTreeMap<String, Kept>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u32,
@@ -121,6 +130,15 @@ impl S3Server {
 
     pub(crate) fn set_oddities(&self, change: impl FnOnce(&mut Oddities)) {
         change(&mut self.state().oddities);
+    }
+
+    /// Has the bucket say what it does by itself; before, it does not know such questions.
+    pub(crate) fn set_rules(&self, rules: BucketRules) {
+        self.state().rules = Some(rules);
+    }
+
+    fn rules(&self) -> S3Result<BucketRules> {
+        self.state().rules.clone().ok_or_else(|| s3_error!(NotImplemented, "the bucket does not say"))
     }
 
     /// The object of a key, if it is there.
@@ -469,6 +487,43 @@ impl S3 for S3Server {
             uploads: Some(uploads.collect()),
             is_truncated: Some(false),
             ..ListMultipartUploadsOutput::default()
+        }))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> Answer<GetBucketVersioningOutput> {
+        self.begin("GetBucketVersioning", &request.input.bucket, "").await?;
+        let status = self.rules()?.versioning.then(|| BucketVersioningStatus::from_static("Enabled"));
+        Ok(S3Response::new(GetBucketVersioningOutput { status, ..GetBucketVersioningOutput::default() }))
+    }
+
+    async fn get_object_lock_configuration(
+        &self,
+        request: S3Request<GetObjectLockConfigurationInput>,
+    ) -> Answer<GetObjectLockConfigurationOutput> {
+        self.begin("GetObjectLockConfiguration", &request.input.bucket, "").await?;
+        if !self.rules()?.object_lock {
+            return Err(s3_error!(ObjectLockConfigurationNotFoundError, "there is no such configuration"));
+        }
+        let enabled = Some(ObjectLockEnabled::from_static("Enabled"));
+        let lock = ObjectLockConfiguration { object_lock_enabled: enabled, ..ObjectLockConfiguration::default() };
+        Ok(S3Response::new(GetObjectLockConfigurationOutput { object_lock_configuration: Some(lock) }))
+    }
+
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> Answer<GetBucketLifecycleConfigurationOutput> {
+        self.begin("GetBucketLifecycleConfiguration", &request.input.bucket, "").await?;
+        let rules = self.rules()?.lifecycle;
+        if rules.is_empty() {
+            return Err(s3_error!(NoSuchLifecycleConfiguration, "there is no such configuration"));
+        }
+        Ok(S3Response::new(GetBucketLifecycleConfigurationOutput {
+            rules: Some(rules),
+            ..GetBucketLifecycleConfigurationOutput::default()
         }))
     }
 }

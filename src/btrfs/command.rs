@@ -64,6 +64,24 @@ impl BtrfsCommand {
         &self.program
     }
 
+    /// What the command says of its version, in one line.
+    ///
+    /// # Errors
+    ///
+    /// [`BtrfsError`] if it cannot be started, or fails.
+    pub fn version(&self) -> Result<String, BtrfsError> {
+        let mut process = Process::start(&self.program, &["--version".into()], Stdio::null(), Stdio::piped())?;
+        let mut said = String::new();
+        if let Some(output) = process.child.0.stdout.take() {
+            output
+                .take(MESSAGE_BYTES as u64)
+                .read_to_string(&mut said)
+                .map_err(BtrfsError::io("asking", &self.program))?;
+        }
+        process.conclude()?;
+        Ok(said.lines().next().unwrap_or_default().trim().to_owned())
+    }
+
     /// Starts `btrfs send` of a read-only snapshot: whole, or what has changed since `parent`.
     ///
     /// The stream may refer to extents of the parent and of `clone_sources`, which the receiving side must then have.

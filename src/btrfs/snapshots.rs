@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, openat};
 
 use super::BtrfsError;
 use super::ioctl;
@@ -142,6 +142,23 @@ pub fn find(path: &Path) -> Result<Option<Snapshot>, BtrfsError> {
 fn parted(path: &Path) -> Result<(&Path, SnapshotName), BtrfsError> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(SnapshotName::parse);
     path.parent().zip(name).ok_or_else(|| BtrfsError::InvalidName { name: path.to_string_lossy().into_owned() })
+}
+
+/// Checks that snapshots of the subvolume at `source` can be in `base_dir`, which need not be there yet if only it is missing.
+///
+/// # Errors
+///
+/// [`BtrfsError`]: `source` is no subvolume, or `base_dir` is on another file system, or cannot be written to.
+pub fn check_base_dir(source: &Path, base_dir: &Path) -> Result<(), BtrfsError> {
+    let source_fd = subvolume::open_subvolume(source)?;
+    let folder = match open_on_same(base_dir, &source_fd, source) {
+        Err(BtrfsError::NotFound { .. }) => {
+            let absolute = std::path::absolute(base_dir).map_err(BtrfsError::io("resolving", base_dir))?;
+            open_on_same(absolute.parent().unwrap_or(&absolute), &source_fd, source)?
+        }
+        opened => opened?,
+    };
+    accessat(&folder, ".", Access::WRITE_OK, AtFlags::empty()).map_err(BtrfsError::io("writing to", base_dir))
 }
 
 fn open_base_dir(base_dir: &Path, source_fd: &OwnedFd, source: &Path) -> Result<OwnedFd, BtrfsError> {

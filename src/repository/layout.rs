@@ -19,6 +19,9 @@ pub const FORGOTTEN: &str = "forgotten/";
 /// Prefix of what prune announces.
 pub const PRUNE: &str = "prune/";
 
+/// Prefixes of all that has to be readable at any time.
+pub const NEVER_ARCHIVED: [&str; 8] = [CONFIGS, SESSIONS, "meta/", SEGMENTS, MANIFESTS, FORGOTTEN, PRUNE, "notes/"];
+
 /// Prefix of the packs of a class.
 #[must_use]
 pub fn packs(class: PackClass) -> &'static str {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use super::policy::Policies;
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 
 /// Lets at most so many operations of a store run at once; others wait, in the order they came.
@@ -118,6 +119,10 @@ impl ObjectStore for LimitStore {
 
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
         self.run(self.inner.remove_unfinished(prefix, before)).await
+    }
+
+    async fn policies(&self) -> Option<Policies> {
+        self.inner.policies().await
     }
 }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::failure::length;
+use super::policy::Policies;
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 use crate::id::fill_random;
 
@@ -150,6 +151,10 @@ impl ObjectStore for RetryStore {
     /// Once is enough: nothing hangs on it, and the next run does it again.
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
         self.inner.remove_unfinished(prefix, before).await
+    }
+
+    async fn policies(&self) -> Option<Policies> {
+        self.inner.policies().await
     }
 }
 

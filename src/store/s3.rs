@@ -16,6 +16,7 @@ mod connect;
 mod error;
 mod flow;
 mod multipart;
+mod policies;
 pub mod settings;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use self::error::{OperationError, failure, is_precondition_failed, root_cause, t
 use self::flow::{Bandwidth, Progress, upload};
 use self::settings::{Encryption, S3Settings};
 use super::failure::{Failure, check_existing, check_limit, check_prefix, check_range, length};
+use super::policy::Policies;
 use super::url::StoreUrl;
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
 
@@ -392,6 +394,10 @@ impl ObjectStore for S3Store {
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
         let removed = self.abort_uploads(prefix, before).await;
         removed.map_err(|failure| failure.at("removing unfinished uploads of", &self.url, prefix))
+    }
+
+    async fn policies(&self) -> Option<Policies> {
+        Some(self.read_policies().await)
     }
 }
 

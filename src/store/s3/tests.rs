@@ -285,3 +285,69 @@ async fn a_server_that_falls_silent_is_given_up_in_time() {
     assert_eq!(started_at.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
     drop(listener);
 }
+
+/// A rule of a bucket's lifecycle, with the filter and all else left to the test.
+fn bucket_rule(id: &str, prefix: Option<&str>) -> s3s::dto::LifecycleRule {
+    s3s::dto::LifecycleRule {
+        id: Some(id.to_owned()),
+        filter: prefix.map(|prefix| s3s::dto::LifecycleRuleFilter {
+            prefix: Some(prefix.to_owned()),
+            ..s3s::dto::LifecycleRuleFilter::default()
+        }),
+        status: s3s::dto::ExpirationStatus::from_static("Enabled"),
+        abort_incomplete_multipart_upload: None,
+        expiration: None,
+        noncurrent_version_expiration: None,
+        noncurrent_version_transitions: None,
+        prefix: None,
+        transitions: None,
+    }
+}
+
+#[tokio::test]
+async fn what_a_bucket_does_by_itself_is_learnt() {
+    let after_days =
+        |days| Some(s3s::dto::LifecycleExpiration { days: Some(days), ..s3s::dto::LifecycleExpiration::default() });
+    let to = |class: &'static str| {
+        let storage_class = Some(s3s::dto::TransitionStorageClass::from_static(class));
+        Some(vec![s3s::dto::Transition { storage_class, ..s3s::dto::Transition::default() }])
+    };
+    let disabled = s3s::dto::ExpirationStatus::from_static("Disabled");
+    let markers = s3s::dto::LifecycleExpiration {
+        expired_object_delete_marker: Some(true),
+        ..s3s::dto::LifecycleExpiration::default()
+    };
+    let rules = vec![
+        s3s::dto::LifecycleRule { expiration: after_days(30), ..bucket_rule("deletes", Some("folder/")) },
+        s3s::dto::LifecycleRule { transitions: to("GLACIER"), ..bucket_rule("archives all", None) },
+        s3s::dto::LifecycleRule { expiration: after_days(1), status: disabled, ..bucket_rule("off", None) },
+        s3s::dto::LifecycleRule { expiration: Some(markers), ..bucket_rule("markers only", None) },
+    ];
+    let server = S3Server::start().await;
+    server.set_rules(server::BucketRules { versioning: true, object_lock: false, lifecycle: rules });
+    let rule = |id: &str, prefix: &str, deletes, moves_to: &[&str]| crate::store::policy::LifecycleRule {
+        id: id.to_owned(),
+        prefix: prefix.to_owned(),
+        deletes,
+        moves_to: moves_to.iter().map(|class| (*class).to_owned()).collect(),
+    };
+    let expected = Policies {
+        prefix: "folder/repository/".to_owned(),
+        versioning: Ok(true),
+        object_lock: Ok(false),
+        lifecycle: Ok(vec![rule("deletes", "folder/", true, &[]), rule("archives all", "", false, &["GLACIER"])]),
+    };
+    assert_eq!(S3Store::on(&server, &settings()).policies().await, Some(expected));
+}
+
+#[tokio::test]
+async fn a_bucket_without_rules_and_one_that_does_not_say_are_told_apart() {
+    let server = S3Server::start().await;
+    let store = S3Store::on(&server, &settings());
+    let silent = store.policies().await.unwrap();
+    assert!(silent.versioning.is_err() && silent.object_lock.is_err() && silent.lifecycle.is_err(), "{silent:?}");
+
+    server.set_rules(server::BucketRules::default());
+    let none = store.policies().await.unwrap();
+    assert_eq!((none.versioning, none.object_lock, none.lifecycle), (Ok(false), Ok(false), Ok(Vec::new())));
+}
