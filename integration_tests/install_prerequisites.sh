@@ -17,6 +17,10 @@ missing=()
 for name in "${@:-${!package_of[@]}}"; do
     command -v "$name" >/dev/null || missing+=("${package_of[$name]}")
 done
+# The end-to-end harness has its Python packages in an environment of its own.
+if [ $# = 0 ] && command -v python3 >/dev/null && ! python3 -c 'import ensurepip' 2>/dev/null; then
+    missing+=(python3-venv)
+fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)

@@ -18,9 +18,22 @@ else
 fi
 
 if command -v shellcheck >/dev/null; then
-    find integration_tests -name '*.sh' -exec shellcheck .ci/run {} +
+    find integration_tests packaging \( -name '*.sh' -o -path '*/debian/p*' \) -exec shellcheck .ci/run {} +
 else
     echo "LEFT OUT: shellcheck is not installed (apt-get install shellcheck)"
+fi
+
+if command -v systemd-analyze >/dev/null; then
+    units=$(mktemp -d)
+    trap 'rm -r "$units"' EXIT
+    for unit in packaging/systemd/*; do
+        # Neither the program nor its manual page is installed here.
+        sed 's#^ExecStart=[^ ]*#ExecStart=/bin/true#; /^Documentation=/d' "$unit" > "$units/$(basename "$unit")"
+    done
+    said=$(systemd-analyze verify "$units"/* 2>&1) || true
+    [ -z "$said" ] || { echo "packaging/systemd: $said" >&2; exit 1; }
+else
+    echo "LEFT OUT: units of systemd; systemd-analyze is not installed"
 fi
 
 if command -v cargo-deny >/dev/null; then
