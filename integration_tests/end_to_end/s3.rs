@@ -5,6 +5,8 @@
 mod garage;
 #[path = "s3/kills.rs"]
 mod kills;
+#[path = "s3/permissions.rs"]
+mod permissions;
 #[path = "s3/piped.rs"]
 pub(crate) mod piped;
 #[path = "s3/weather.rs"]
