@@ -9,6 +9,8 @@
 mod damage;
 #[path = "operations/failing.rs"]
 mod failing;
+#[path = "operations/forgetting.rs"]
+mod forgetting;
 #[path = "operations/garbled.rs"]
 mod garbled;
 #[path = "operations/interruption.rs"]

@@ -20,6 +20,8 @@ const FORMATS: &[&str] = &["object", "records", "codec", "send_stream", "chunker
 const EDGES: &[&str] = &["local_index", "store", "btrfs", "config", "lock"];
 /// What works on a repository, whatever the stream is from.
 const OPERATIONS: &[&str] = &["backup", "restore"];
+/// What an administrator does with a repository over the years.
+const MAINTENANCE: &[&str] = &["forget"];
 
 /// Modules, and the groups of modules they may import besides themselves.
 struct Layer {
@@ -36,9 +38,19 @@ const LAYERS: &[Layer] = &[
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },
     Layer { modules: &["doctor"], imports: &[VOCABULARY, FORMATS, EDGES, &["repository"]] },
-    Layer { modules: &["job"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository"]] },
-    Layer { modules: &["cli"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository", "job", "doctor"]] },
-    Layer { modules: &["main"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, &["repository", "job", "cli"]] },
+    Layer {
+        modules: MAINTENANCE,
+        imports: &[VOCABULARY, FORMATS, OPERATIONS, MAINTENANCE, &["store", "local_index", "repository"]],
+    },
+    Layer { modules: &["job"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository"]] },
+    Layer {
+        modules: &["cli"],
+        imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository", "job", "doctor"]],
+    },
+    Layer {
+        modules: &["main"],
+        imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository", "job", "cli"]],
+    },
 ];
 
 /// What pure modules do not name.

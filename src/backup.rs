@@ -195,8 +195,23 @@ impl BackupRun {
         subvolume: &str,
         monitor: &Arc<dyn Monitor>,
     ) -> anyhow::Result<Self> {
+        Self::begin_for("backup", repository, host, subvolume, monitor).await
+    }
+
+    /// As [`begin`](Self::begin), for a run that publishes a manifest for another purpose than to back up a stream.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_for(
+        purpose: &str,
+        repository: &Repository,
+        host: &Host,
+        subvolume: &str,
+        monitor: &Arc<dyn Monitor>,
+    ) -> anyhow::Result<Self> {
         end_dead_sessions(repository, &host.name, &host.machine, &host.cache).await?;
-        let session = Arc::new(WriteSession::start(repository.clone(), host.session("backup", subvolume)).await?);
+        let session = Arc::new(WriteSession::start(repository.clone(), host.session(purpose, subvolume)).await?);
         match look_around(repository, host, monitor.as_ref()).await {
             Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),
             Err(error) => {
@@ -210,6 +225,12 @@ impl BackupRun {
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
         self.session.started_at()
+    }
+
+    /// The session, which is open.
+    #[must_use]
+    pub fn session(&self) -> &WriteSession {
+        &self.session
     }
 
     /// What the repository has.
@@ -239,7 +260,17 @@ impl BackupRun {
         request: &BackupRequest,
         options: &BackupOptions,
     ) -> anyhow::Result<BackupSummary> {
-        let published = match self.read_and_archive(stream, request, options).await {
+        let manifest = self.read_and_archive(stream, request, options).await;
+        self.publish_manifest(manifest).await
+    }
+
+    /// Publishes a manifest, all of whose objects are stored; or gives the run up, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// That of the manifest, or the store's.
+    pub async fn publish_manifest(mut self, manifest: anyhow::Result<Manifest>) -> anyhow::Result<BackupSummary> {
+        let published = match manifest {
             Ok(manifest) => self.session.commit(&manifest).await.map(|digest| {
                 let stored_bytes = self.session.stored_bytes();
                 BackupSummary { manifest, digest, stored_bytes }

@@ -6,6 +6,7 @@ mod context;
 mod debug;
 mod doctor;
 mod exit;
+mod forget;
 mod init;
 mod limits;
 mod list;
@@ -14,6 +15,7 @@ mod output;
 mod progress;
 mod restore;
 mod show;
+mod unforget;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +92,8 @@ enum Command {
     List(list::ListArguments),
     Show(show::ShowArguments),
     Restore(restore::RestoreArguments),
+    Forget(forget::ForgetArguments),
+    Unforget(unforget::UnforgetArguments),
     Debug(debug::DebugArguments),
 }
 
@@ -149,8 +153,8 @@ fn watch_for_signals() -> anyhow::Result<Interruption> {
 
 async fn run_command(global: &GlobalArguments, command: Command, interruption: Interruption) -> anyhow::Result<Exit> {
     let context = Context::new(global, interruption.clone())?;
-    // A backup ends what it has begun. The others have begun nothing, or end it when they are dropped.
-    let ends_itself = matches!(command, Command::Backup(_));
+    // These end what they have begun. The others have begun nothing, or end it when they are dropped.
+    let ends_itself = matches!(command, Command::Backup(_) | Command::Unforget(_));
     let command = Box::pin(dispatch(&context, command));
     let done = if ends_itself { command.await } else { unless_interrupted(&interruption, command).await };
     context.progress.finish();
@@ -166,6 +170,8 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::List(arguments) => list::cmd_list(context, &arguments).await,
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
+        Command::Forget(arguments) => forget::cmd_forget(context, &arguments).await,
+        Command::Unforget(arguments) => unforget::cmd_unforget(context, &arguments).await,
         Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,
     }
 }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod doctor;
+pub mod forget;
 pub mod id;
 pub mod index;
 pub mod job;

@@ -32,6 +32,8 @@ pub enum ObjectKind {
     Segment,
     /// A manifest.
     Manifest,
+    /// The marker that a manifest does not count any more.
+    Forgotten,
 }
 
 impl ObjectKind {
@@ -42,6 +44,7 @@ impl ObjectKind {
             Self::Pack => b"PACK",
             Self::Segment => b"INDX",
             Self::Manifest => b"MANI",
+            Self::Forgotten => b"FORG",
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The records of a repository: config, sessions, manifests.
+//! The records of a repository: config, sessions, manifests, and what is said of these later.
 //!
 //! `docs/format.md`, "Records". What is stored is what these types say, key for key.
 
 pub mod config;
+pub mod forgotten;
 pub mod manifest;
 pub mod session;
 

@@ -6,8 +6,11 @@ pub mod cache;
 pub mod catalog;
 pub mod index;
 pub mod layout;
+pub mod needs;
 pub mod packs;
 pub mod probe;
+pub mod reader;
+pub mod recent;
 pub mod scratch;
 pub mod session;
 

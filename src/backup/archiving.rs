@@ -176,11 +176,9 @@ async fn find_parent(
     Ok(parent.and_then(Published::as_parent))
 }
 
-/// Checks that a manifest and all it was made against still count.
+/// Checks that a manifest still counts, and that all it was made against is still there. Older ones may have been
+/// forgotten: they stay as long as they are needed.
 async fn check_chain(repository: &Repository, manifest: ManifestId) -> anyhow::Result<()> {
-    let chain = read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
-    for backup in chain {
-        check_not_forgotten(repository, backup.id()).await.context("the parent is needed")?;
-    }
-    Ok(())
+    read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
+    check_not_forgotten(repository, manifest).await.context("the parent is needed")
 }

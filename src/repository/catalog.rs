@@ -1,6 +1,6 @@
 //! The backups of a repository.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Context;
 use futures_util::stream::{self, StreamExt};
@@ -46,19 +46,40 @@ impl Published {
     }
 }
 
+/// A backup that does not count any more, and whose manifest is still there.
+#[derive(Debug, Clone)]
+pub struct Forgotten {
+    /// The backup.
+    pub backup: Published,
+    /// When it was forgotten, by the store's clock.
+    pub forgotten_at: Timestamp,
+}
+
 /// All backups of a repository.
 #[derive(Debug, Default)]
 pub struct Catalog {
     /// Backups that can be read, oldest first.
     pub published: Vec<Published>,
+    /// Backups that were forgotten, oldest first. Those that count may have been made against them.
+    pub forgotten: Vec<Forgotten>,
     /// What is wrong with the others.
     pub damaged: Vec<anyhow::Error>,
     /// Manifests whose session has no end: never completed, or under way.
     pub unfinished: Vec<ManifestId>,
+    /// Where each backup stands, counted over `published` and then `forgotten`.
+    positions: HashMap<ManifestId, usize>,
+}
+
+/// What the listings of a repository say of its manifests.
+struct Listed {
+    ended: HashSet<SessionId>,
+    manifests: HashSet<ManifestId>,
+    /// When each was forgotten.
+    forgotten: HashMap<ManifestId, Timestamp>,
 }
 
 impl Catalog {
-    /// Reads all manifests that count.
+    /// Reads all manifests that count, and those that were forgotten and are still there.
     ///
     /// # Errors
     ///
@@ -67,61 +88,120 @@ impl Catalog {
         let sessions = list_sessions(repository).await?;
         let manifests = list_all(repository.store().as_ref(), layout::MANIFESTS).await?;
         let forgotten = list_all(repository.store().as_ref(), layout::FORGOTTEN).await?;
-        let key_of = |object: &ObjectInfo| layout::parse_forgotten_key(&object.key);
-        let forgotten: HashSet<ManifestId> = forgotten.iter().filter_map(key_of).collect();
         let open: HashSet<SessionId> = sessions.open.into_iter().collect();
-        let ended: HashSet<SessionId> = sessions.ended.iter().copied().collect();
-        let listed = manifests.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
-        let listed: HashSet<ManifestId> = listed.collect();
-        let unfinished = listed.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
-        // In the order they were listed in, so that one state of the store always leads to the same requests.
-        let wanted = sessions.ended.into_iter().filter(|session| !forgotten.contains(&ManifestId::from(*session)));
+        let marker = |object: &ObjectInfo| Some((layout::parse_forgotten_key(&object.key)?, object.modified_at));
+        let listed = Listed {
+            ended: sessions.ended.iter().copied().collect(),
+            manifests: manifests.iter().filter_map(|object| layout::parse_manifest_key(&object.key)).collect(),
+            forgotten: forgotten.iter().filter_map(marker).collect(),
+        };
+        let unfinished = listed.manifests.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
         let mut catalog = Self { unfinished, ..Self::default() };
+        catalog.read_all(repository, sessions.ended, &listed, cache).await?;
+        let age = |backup: &Published| (backup.manifest.created_at, backup.id());
+        catalog.published.sort_by_key(age);
+        catalog.forgotten.sort_by_key(|forgotten| age(&forgotten.backup));
+        catalog.positions = catalog.all().map(Published::id).zip(0..).collect();
+        Ok(catalog)
+    }
+
+    async fn read_all(
+        &mut self,
+        repository: &Repository,
+        ended: Vec<SessionId>,
+        listed: &Listed,
+        cache: &RecordCache,
+    ) -> anyhow::Result<()> {
+        // A forgotten one may be gone, as prune deletes them.
+        let wanted = |id: &ManifestId| !listed.forgotten.contains_key(id) || listed.manifests.contains(id);
+        // In the order they were listed in, so that one state of the store always leads to the same requests.
+        let wanted = ended.into_iter().filter(|session| wanted(&ManifestId::from(*session)));
         let mut read = stream::iter(wanted)
-            .map(|session| async move { read_published(repository, session, cache).await })
+            .map(|session| async move { (session.into(), read_published(repository, session, cache).await) })
             .buffer_unordered(READS_AT_ONCE);
-        while let Some(published) = read.next().await {
+        let mut unreadable = HashMap::new();
+        while let Some((id, published)) = read.next().await {
             let published = published.and_then(|published| match published {
                 // The copy on this host does not help anybody else.
-                Some(backup) if !listed.contains(&backup.id()) => {
+                Some(backup) if !listed.manifests.contains(&backup.id()) => {
                     Err(missing(repository, &layout::manifest_key(&backup.id())))
                 }
                 other => Ok(other),
             });
-            catalog.add(published)?;
+            self.add(id, published, listed.forgotten.get(&id).copied(), &mut unreadable)?;
         }
         drop(read);
-        catalog.damaged.extend(catalog.lost_parents(repository, &forgotten, &ended));
-        catalog.published.sort_by_key(|backup| (backup.manifest.created_at, backup.id()));
-        Ok(catalog)
+        let lost = self.lost_ancestors(repository, listed, unreadable);
+        self.damaged.extend(lost);
+        Ok(())
     }
 
-    /// Backups that others were made against, and whose end is gone although nobody has forgotten them. Those that have an
-    /// end and cannot be read have been reported.
-    fn lost_parents(
-        &self,
-        repository: &Repository,
-        forgotten: &HashSet<ManifestId>,
-        ended: &HashSet<SessionId>,
-    ) -> Vec<anyhow::Error> {
-        let parents = self.published.iter().filter_map(|backup| backup.manifest.parent.as_ref());
-        let parents: HashSet<ManifestId> = parents.map(|parent| parent.manifest).collect();
-        let lost = parents.into_iter().filter(|id| !ended.contains(&SessionId::from(*id)) && !forgotten.contains(id));
-        lost.map(|id| missing(repository, &layout::session_end_key(&id.into()))).collect()
-    }
-
-    fn add(&mut self, published: anyhow::Result<Option<Published>>) -> anyhow::Result<()> {
-        match published {
-            Ok(Some(published)) => self.published.push(published),
-            Ok(None) => {}
+    fn add(
+        &mut self,
+        id: ManifestId,
+        published: anyhow::Result<Option<Published>>,
+        forgotten_at: Option<Timestamp>,
+        unreadable: &mut HashMap<ManifestId, anyhow::Error>,
+    ) -> anyhow::Result<()> {
+        match (published, forgotten_at) {
+            (Ok(None), _) => {}
+            (Ok(Some(published)), None) => self.published.push(published),
+            (Ok(Some(backup)), Some(forgotten_at)) => self.forgotten.push(Forgotten { backup, forgotten_at }),
             // A store that does not answer says nothing about the manifest.
-            Err(error) if error.downcast_ref::<StoreError>().is_some() => return Err(error),
-            Err(error) => self.damaged.push(error),
+            (Err(error), _) if error.downcast_ref::<StoreError>().is_some() => return Err(error),
+            (Err(error), None) => self.damaged.push(error),
+            // It only matters if another was made against it.
+            (Err(error), Some(_)) => drop(unreadable.insert(id, error)),
         }
         Ok(())
     }
 
-    /// A backup with all it was made against, the full one first.
+    /// What is wrong with backups that are needed by those that count: their end is gone, or they were forgotten and cannot
+    /// be read any more. Others that have an end and cannot be read have been reported.
+    fn lost_ancestors(
+        &self,
+        repository: &Repository,
+        listed: &Listed,
+        mut unreadable: HashMap<ManifestId, anyhow::Error>,
+    ) -> Vec<anyhow::Error> {
+        let forgotten: HashMap<ManifestId, &Published> =
+            self.forgotten.iter().map(|forgotten| (forgotten.backup.id(), &forgotten.backup)).collect();
+        let parent_of = |backup: &Published| backup.manifest.parent.as_ref().map(|parent| parent.manifest);
+        let mut wanted: Vec<ManifestId> = self.published.iter().filter_map(parent_of).collect();
+        let (mut seen, mut lost) = (HashSet::new(), Vec::new());
+        while let Some(id) = wanted.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            match forgotten.get(&id) {
+                Some(backup) => wanted.extend(parent_of(backup)),
+                None if !listed.ended.contains(&SessionId::from(id)) => {
+                    lost.push(missing(repository, &layout::session_end_key(&id.into())));
+                }
+                None if listed.forgotten.contains_key(&id) => {
+                    let unread = unreadable.remove(&id);
+                    lost.push(unread.unwrap_or_else(|| missing(repository, &layout::manifest_key(&id))));
+                }
+                None => {}
+            }
+        }
+        lost
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Published> {
+        self.published.iter().chain(self.forgotten.iter().map(|forgotten| &forgotten.backup))
+    }
+
+    /// A backup by its id, also one that was forgotten.
+    #[must_use]
+    pub fn find(&self, id: ManifestId) -> Option<&Published> {
+        let position = *self.positions.get(&id)?;
+        let forgotten = || Some(&self.forgotten.get(position - self.published.len())?.backup);
+        self.published.get(position).or_else(forgotten).filter(|backup| backup.id() == id)
+    }
+
+    /// A backup with all it was made against, the full one first. Ancestors that were forgotten are still there as long as
+    /// a backup needs them.
     ///
     /// # Errors
     ///
@@ -130,7 +210,7 @@ impl Catalog {
         let mut chain = vec![backup];
         let mut last = backup;
         while let Some(parent) = &last.manifest.parent {
-            let found = self.published.iter().find(|backup| backup.id() == parent.manifest);
+            let found = self.find(parent.manifest);
             last = found.ok_or_else(|| anyhow::anyhow!("backup {} needs backup {}", last.id(), parent.manifest))?;
             check_link(parent, last, chain.len())?;
             chain.push(last);
@@ -203,17 +283,28 @@ struct Needs {
     required_to_read: Vec<String>,
 }
 
+/// Whether a backup has been forgotten.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn is_forgotten(repository: &Repository, id: ManifestId) -> anyhow::Result<bool> {
+    match repository.store().head(&layout::forgotten_key(&id)).await {
+        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(true),
+    }
+}
+
 /// Checks that a backup has not been forgotten.
 ///
 /// # Errors
 ///
 /// If it has, or the store fails.
 pub async fn check_not_forgotten(repository: &Repository, id: ManifestId) -> anyhow::Result<()> {
-    match repository.store().head(&layout::forgotten_key(&id)).await {
-        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => anyhow::bail!("backup {id} has been forgotten"),
-    }
+    let forgotten = is_forgotten(repository, id).await?;
+    anyhow::ensure!(!forgotten, "backup {id} has been forgotten: `btrfs_to_s3 unforget {id}` brings it back");
+    Ok(())
 }
 
 /// Reads a backup's manifest past any cache, if the backup counts.

@@ -1,6 +1,6 @@
 //! Finds chunks: by the hints of the recipe, and where these fail by the index.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ use crate::records::manifest::Manifest;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{ChunkIndex, find_footer};
 use crate::repository::packs::{OpenFrame, read_frames, read_pack_footer};
+use crate::repository::recent::Recent;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::restore::RestoreOptions;
@@ -243,38 +244,5 @@ impl ScratchIndex {
         let monitor = locator.monitor.as_ref();
         let chunks = ChunkIndex::open(&locator.repository, folder.path(), access, &no_cache, monitor).await?;
         Ok(Self { chunks, _folder: folder })
-    }
-}
-
-/// The values that came last, as many as their sizes allow.
-#[derive(Debug)]
-struct Recent<K, V> {
-    limit: usize,
-    size: usize,
-    values: HashMap<K, (V, usize)>,
-    /// Keys in the order they came.
-    order: VecDeque<K>,
-}
-
-impl<K: Copy + Eq + std::hash::Hash, V: Clone> Recent<K, V> {
-    fn new(limit: usize) -> Self {
-        Self { limit, size: 0, values: HashMap::new(), order: VecDeque::new() }
-    }
-
-    fn get(&self, key: &K) -> Option<V> {
-        self.values.get(key).map(|(value, _)| value.clone())
-    }
-
-    fn insert(&mut self, key: K, value: V, size: usize) {
-        if self.values.insert(key, (value, size)).is_none() {
-            self.order.push_back(key);
-            self.size += size;
-        }
-        while self.size > self.limit
-            && let Some(oldest) = self.order.pop_front()
-        {
-            let removed = self.values.remove(&oldest);
-            self.size -= removed.map_or(0, |(_, size)| size);
-        }
     }
 }

@@ -1,0 +1,118 @@
+//! Forgets backups, and brings forgotten ones back.
+//!
+//! `docs/ordering.md`, "Forget and unforget".
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+
+use crate::backup::{BackupRun, BackupSummary, Host, Interruption, unless_interrupted};
+use crate::id::ManifestId;
+use crate::monitor::Monitor;
+use crate::object::{ObjectKind, encode_record};
+use crate::records::TOOL;
+use crate::records::forgotten::ForgottenRecord;
+use crate::records::manifest::{Manifest, Totals};
+use crate::repository::catalog::{Catalog, Published, is_forgotten, read_chain, read_manifest};
+use crate::repository::needs::NeedsWalk;
+use crate::repository::reader::ChunkReader;
+use crate::repository::{Damage, Repository, layout};
+use crate::store::{PutOutcome, StoreError, StoreErrorKind, Tier};
+
+/// What has become of a backup that was to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgot {
+    /// It does not count from now on.
+    Now,
+    /// It did not count before either.
+    Before,
+}
+
+/// Puts the marker by which a backup does not count any more. It can be damaged; it stays until prune deletes it.
+///
+/// One put, whole or not at all; may be repeated.
+///
+/// # Errors
+///
+/// If this program may not write to the repository, or the store fails.
+pub async fn forget(repository: &Repository, id: ManifestId, host: &str, reason: &str) -> anyhow::Result<Forgot> {
+    repository.config().check_writable()?;
+    let record = ForgottenRecord {
+        manifest: id,
+        at: repository.clock().now(),
+        host: host.to_owned(),
+        reason: reason.to_owned(),
+        tool: TOOL.to_owned(),
+    };
+    let body = Bytes::from(encode_record(ObjectKind::Forgotten, repository.id(), &record));
+    match repository.store().put(&layout::forgotten_key(&id), body, Tier::Metadata).await {
+        Ok(PutOutcome::Stored) => Ok(Forgot::Now),
+        // Somebody else has said so in other words.
+        Ok(PutOutcome::Exists) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => Ok(Forgot::Before),
+        Err(error) => Err(error).with_context(|| format!("forgetting backup {id}")),
+    }
+}
+
+/// Brings a forgotten backup back: publishes a copy of its manifest under a new id, if all it needs is still there.
+///
+/// A session like that of a backup, so that a prune either sees it or is seen. To be called with the host's lock held.
+///
+/// # Errors
+///
+/// If it was not forgotten, or has been brought back before, or something it needs is gone ([`Damage`]), or the store or
+/// the local disk fails.
+pub async fn unforget(
+    repository: &Repository,
+    host: &Host,
+    id: ManifestId,
+    interruption: &Interruption,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<BackupSummary> {
+    let subvolume = check_forgotten(repository, id).await?.manifest.subvolume;
+    let run = BackupRun::begin_for("unforget", repository, host, &subvolume, monitor).await?;
+    // Only what is seen from now on counts: a prune may have begun in between.
+    let manifest = unless_interrupted(interruption, copy_of(&run, host, id))
+        .await
+        .with_context(|| format!("bringing backup {id} back"));
+    run.publish_manifest(manifest).await
+}
+
+async fn check_forgotten(repository: &Repository, id: ManifestId) -> anyhow::Result<Published> {
+    let backup = read_manifest(repository, id).await?;
+    ensure!(is_forgotten(repository, id).await?, "backup {id} has not been forgotten");
+    Ok(backup)
+}
+
+/// The manifest under the id of the run's session.
+async fn copy_of(run: &BackupRun, host: &Host, id: ManifestId) -> anyhow::Result<Manifest> {
+    let repository = run.session().repository();
+    let catalog = Catalog::load(repository, &host.cache).await?;
+    if let Some(copy) = catalog.published.iter().find(|backup| backup.manifest.copied_from == Some(id)) {
+        bail!("it is there already as backup {}", copy.id());
+    }
+    let mut chain = read_chain(repository, id).await?;
+    let original = chain.pop().context("a chain has a backup")?.manifest;
+    let mut walk = NeedsWalk::new(ChunkReader::new(repository, run.index()));
+    let mut lost = BTreeSet::new();
+    for ancestor in &chain {
+        lost.extend(walk.visit(&ancestor.manifest).await?);
+    }
+    let (lost_of_it, meta_packs) = walk.visit_alone(&original).await?;
+    lost.extend(lost_of_it);
+    if let Some(first) = lost.first() {
+        let reason = format!("{} of the chunks it needs are gone: chunk {}: {}", lost.len(), first.chunk, first.reason);
+        return Err(Damage { object: format!("backup {id}"), reason }.into());
+    }
+    let session = run.session();
+    Ok(Manifest {
+        session: session.id(),
+        started_at: session.started_at(),
+        meta_packs: meta_packs.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
+        totals: Totals { chunks: original.totals.chunks, stored_bytes: session.stored_bytes(), ..Totals::default() },
+        copied_from: Some(id),
+        tool: TOOL.to_owned(),
+        ..original
+    })
+}
