@@ -35,7 +35,7 @@ for shell in bash:bash-completion/completions/btrfs_to_s3 zsh:zsh/vendor-complet
     install -d "$(dirname "$root/usr/share/${shell#*:}")"
     "$binary" completions "${shell%%:*}" > "$root/usr/share/${shell#*:}"
 done
-install -D -m 644 -t "$root/lib/systemd/system" packaging/systemd/*
+install -D -m 644 -t "$root/usr/lib/systemd/system" packaging/systemd/*
 documents=$root/usr/share/doc/btrfs-to-s3
 install -D -m 644 -t "$documents/examples" docs/config.example.toml
 install -m 644 README.md "$documents/README.md"

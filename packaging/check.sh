@@ -20,7 +20,7 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 
 mkdir "$root"
 dpkg-deb -x "$package" "$root"
-unit=$root/lib/systemd/system/btrfs_to_s3.service
+unit=$root/usr/lib/systemd/system/btrfs_to_s3.service
 
 echo "== manual pages and completions"
 if command -v man >/dev/null; then
@@ -43,7 +43,7 @@ if command -v systemd-analyze >/dev/null; then
 else
     echo "LEFT OUT: the units; systemd-analyze is not installed"
 fi
-[ -d /run/systemd/system ] || echo "LEFT OUT: a run of the service; systemd does not run here"
+echo "LEFT OUT: a run of the service; under_systemd.sh has one"
 
 echo "== a backup in a chroot, with the capabilities of the service"
 for needed in btrfs setpriv; do
