@@ -21,6 +21,8 @@ mod local_state;
 mod lost_packs;
 #[path = "operations/model.rs"]
 mod model;
+#[path = "operations/noting.rs"]
+mod noting;
 #[path = "operations/requests.rs"]
 mod requests;
 #[path = "operations/round_trips.rs"]

@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod restore;
 mod show;
+mod tag;
 mod unforget;
 
 use std::path::PathBuf;
@@ -92,6 +93,7 @@ enum Command {
     List(list::ListArguments),
     Show(show::ShowArguments),
     Restore(restore::RestoreArguments),
+    Tag(tag::TagArguments),
     Forget(forget::ForgetArguments),
     Unforget(unforget::UnforgetArguments),
     Debug(debug::DebugArguments),
@@ -170,6 +172,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::List(arguments) => list::cmd_list(context, &arguments).await,
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
+        Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,
         Command::Forget(arguments) => forget::cmd_forget(context, &arguments).await,
         Command::Unforget(arguments) => unforget::cmd_unforget(context, &arguments).await,
         Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,

@@ -15,8 +15,10 @@ use crate::object::{ObjectKind, encode_record};
 use crate::records::TOOL;
 use crate::records::forgotten::ForgottenRecord;
 use crate::records::manifest::{Manifest, Totals};
+use crate::records::note::TagChange;
 use crate::repository::catalog::{Catalog, Published, is_forgotten, read_chain, read_manifest};
 use crate::repository::needs::NeedsWalk;
+use crate::repository::notes::{Notes, Said, put_note};
 use crate::repository::reader::ChunkReader;
 use crate::repository::{Damage, Repository, layout};
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, Tier};
@@ -85,6 +87,17 @@ async fn check_forgotten(repository: &Repository, id: ManifestId) -> anyhow::Res
     Ok(backup)
 }
 
+/// Gives a copy the tags of its original. Before the copy counts, so that no policy meets it without them.
+async fn copy_tags(repository: &Repository, host: &Host, from: ManifestId, to: ManifestId) -> anyhow::Result<()> {
+    let notes = Notes::load(repository, &host.cache).await?;
+    let add: Vec<String> = notes.tags(from).into_iter().collect();
+    if add.is_empty() {
+        return Ok(());
+    }
+    let change = TagChange { add, remove: Vec::new() };
+    put_note(repository, Some(to), &host.name, Said::Tags(change)).await.map(drop)
+}
+
 /// The manifest under the id of the run's session.
 async fn copy_of(run: &BackupRun, host: &Host, id: ManifestId) -> anyhow::Result<Manifest> {
     let repository = run.session().repository();
@@ -106,6 +119,7 @@ async fn copy_of(run: &BackupRun, host: &Host, id: ManifestId) -> anyhow::Result
         return Err(Damage { object: format!("backup {id}"), reason }.into());
     }
     let session = run.session();
+    copy_tags(repository, host, id, session.id().into()).await?;
     Ok(Manifest {
         session: session.id(),
         started_at: session.started_at(),

@@ -140,6 +140,10 @@ id_type!(
     ManifestId, 16, "a manifest id"
 );
 id_type!(
+    /// The random id of a note.
+    NoteId, 16, "a note id"
+);
+id_type!(
     /// The random id of a repository, given by `init`.
     RepositoryId, 16, "a repository id"
 );
@@ -183,7 +187,7 @@ macro_rules! random_id {
     };
 }
 
-random_id!(SessionId, RepositoryId, Salt);
+random_id!(SessionId, RepositoryId, Salt, NoteId);
 
 impl From<SessionId> for ManifestId {
     fn from(session: SessionId) -> Self {

@@ -34,6 +34,8 @@ pub enum ObjectKind {
     Manifest,
     /// The marker that a manifest does not count any more.
     Forgotten,
+    /// Something said of a manifest, or of the repository, later.
+    Note,
 }
 
 impl ObjectKind {
@@ -45,6 +47,7 @@ impl ObjectKind {
             Self::Segment => b"INDX",
             Self::Manifest => b"MANI",
             Self::Forgotten => b"FORG",
+            Self::Note => b"NOTE",
         }
     }
 }

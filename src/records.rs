@@ -5,6 +5,7 @@
 pub mod config;
 pub mod forgotten;
 pub mod manifest;
+pub mod note;
 pub mod session;
 
 /// Name and version of this program, as it signs what it writes.

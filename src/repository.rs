@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod index;
 pub mod layout;
 pub mod needs;
+pub mod notes;
 pub mod packs;
 pub mod probe;
 pub mod reader;

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::records::manifest::Manifest;
+use crate::records::note::{NoteKind, TrialOutcome};
 use crate::repository::catalog::{Published, check_not_forgotten, find_manifest, read_manifest};
+use crate::repository::notes::{Note, Notes};
 use crate::send_stream::StreamDigest;
 use crate::size::ByteSize;
 
@@ -24,10 +26,55 @@ pub(crate) async fn cmd_show(context: &Context, arguments: &ShowArguments) -> an
     let id = find_manifest(&repository, &arguments.id).await?;
     check_not_forgotten(&repository, id).await?;
     let backup = read_manifest(&repository, id).await?;
-    if arguments.json { output::json(&as_json(&backup)) } else { output::text(&as_text(&backup)) }
+    let notes = Notes::load(&repository, &context.record_cache(&repository)).await?;
+    if arguments.json {
+        output::json(&as_json(&backup, &notes))
+    } else {
+        output::text(&(as_text(&backup) + &notes_as_text(&backup, &notes)))
+    }
 }
 
-fn as_json(backup: &Published) -> Value {
+fn note_as_json(note: &Note) -> Value {
+    let record = &note.record;
+    json!({
+        "kind": record.kind,
+        "stored_at": note.stored_at,
+        "host": record.host,
+        "tags": record.tags,
+        "result": record.result.as_ref().map(|result| json!({
+            "outcome": result.outcome,
+            "reason": result.reason,
+            "bytes": result.bytes,
+            "seconds": result.seconds,
+        })),
+    })
+}
+
+/// The tags, and what came of checks and rehearsals.
+fn notes_as_text(backup: &Published, notes: &Notes) -> String {
+    let tags: Vec<String> = notes.tags(backup.id()).into_iter().collect();
+    let mut lines = Vec::new();
+    if !tags.is_empty() {
+        lines.push(("tags", tags.join(", ")));
+    }
+    for note in notes.of(backup.id()) {
+        let Some(result) = &note.record.result else { continue };
+        let what = match note.record.kind {
+            NoteKind::Rehearsal => "rehearsed",
+            _ => "checked",
+        };
+        let outcome = match result.outcome {
+            TrialOutcome::Good => "good",
+            TrialOutcome::Damaged => "damaged",
+            TrialOutcome::Unknown => "unknown",
+        };
+        let reason = if result.reason.is_empty() { String::new() } else { format!(": {}", result.reason) };
+        lines.push((what, format!("{} on {}: {outcome}{reason}", note.stored_at, note.record.host)));
+    }
+    lines.iter().fold(String::new(), |text, (name, value)| text + &format!("{name:15} {value}\n"))
+}
+
+fn as_json(backup: &Published, notes: &Notes) -> Value {
     let manifest = &backup.manifest;
     let trees = manifest.roots.iter().map(|root| {
         let root_id = root.tree.root.map(|id| id.to_string());
@@ -69,6 +116,9 @@ fn as_json(backup: &Published) -> Value {
         "new_chunks": manifest.totals.new_chunks,
         "new_bytes": manifest.totals.new_bytes,
         "stored_bytes": backup.stored_bytes,
+        "copied_from": manifest.copied_from.map(|id| id.to_string()),
+        "tags": notes.tags(backup.id()),
+        "notes": notes.of(backup.id()).iter().map(note_as_json).collect::<Vec<_>>(),
         "tool": manifest.tool,
     })
 }
@@ -92,6 +142,7 @@ fn as_text(backup: &Published) -> String {
     }));
     lines.extend(manifest.parent.as_ref().map(|parent| ("made against", format!("backup {}", parent.manifest))));
     lines.extend(manifest.requires.iter().map(|origin| ("clones from", origin.to_string())));
+    lines.extend(manifest.copied_from.map(|origin| ("copy of", format!("backup {origin}"))));
     let version =
         manifest.stream.version.map_or("opaque".to_owned(), |version| format!("send stream, version {version}"));
     let totals = &manifest.totals;

@@ -2,7 +2,7 @@
 //!
 //! `docs/format.md`, "Keys".
 
-use crate::id::{ManifestId, PackId, SegmentId, SessionId};
+use crate::id::{ManifestId, NoteId, PackId, SegmentId, SessionId};
 use crate::pack::format::PackClass;
 use crate::store::Key;
 
@@ -14,6 +14,10 @@ pub const SESSIONS: &str = "sessions/";
 pub const SEGMENTS: &str = "index/";
 /// Prefix of the manifests.
 pub const MANIFESTS: &str = "manifests/";
+/// Prefix of the notes.
+pub const NOTES: &str = "notes/";
+/// What stands in the place of a manifest in the keys of notes about the repository as a whole.
+const WHOLE: &str = "repository";
 /// Prefix of the markers of forgotten manifests.
 pub const FORGOTTEN: &str = "forgotten/";
 /// Prefix of what prune announces.
@@ -64,6 +68,23 @@ pub fn segment_key(id: &SegmentId) -> Key {
 #[must_use]
 pub fn manifest_key(id: &ManifestId) -> Key {
     key(format!("{MANIFESTS}{id}"))
+}
+
+/// Key of a note about a manifest, or about the repository as a whole.
+#[must_use]
+pub fn note_key(about: Option<&ManifestId>, id: &NoteId) -> Key {
+    match about {
+        Some(manifest) => key(format!("{NOTES}{manifest}/{id}")),
+        None => key(format!("{NOTES}{WHOLE}/{id}")),
+    }
+}
+
+/// What a note is about (none: the repository as a whole), and its id.
+#[must_use]
+pub fn parse_note_key(key: &Key) -> Option<(Option<ManifestId>, NoteId)> {
+    let (about, id) = key.as_str().strip_prefix(NOTES)?.split_once('/')?;
+    let about = if about == WHOLE { None } else { Some(about.parse().ok()?) };
+    Some((about, id.parse().ok()?))
 }
 
 /// Key of the marker that a manifest is forgotten.
@@ -146,6 +167,10 @@ mod tests {
         assert_eq!(parse_session_key(&session_end_key(&session)), Some((session, "end")));
         assert_eq!(parse_session_key(&session_beat_key(&session, 3)), Some((session, "beat-3")));
         assert_eq!(parse_manifest_key(&manifest_key(&session.into())), Some(session.into()));
+        let note = NoteId::from_bytes([2; 16]);
+        for about in [None, Some(ManifestId::from(session))] {
+            assert_eq!(parse_note_key(&note_key(about.as_ref(), &note)), Some((about, note)));
+        }
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! What is said of backups after they were published.
+
+use std::sync::Arc;
+
+use btrfs_to_s3::forget::{forget, unforget};
+use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::monitor::Monitor;
+use btrfs_to_s3::records::note::{NoteKind, TagChange, TrialOutcome, TrialResult};
+use btrfs_to_s3::repository::cache::RecordCache;
+use btrfs_to_s3::repository::layout;
+use btrfs_to_s3::repository::notes::{Notes, Said, put_note};
+use bytes::Bytes;
+
+use crate::samples::Sample;
+use crate::world::{Notes as Monitored, World};
+
+async fn tag(world: &World, id: ManifestId, add: &[&str], remove: &[&str]) {
+    let strings = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
+    let change = TagChange { add: strings(add), remove: strings(remove) };
+    put_note(&world.open().await, Some(id), "one", Said::Tags(change)).await.unwrap();
+}
+
+async fn notes(world: &World) -> Notes {
+    Notes::load(&world.open().await, &RecordCache::none()).await.unwrap()
+}
+
+async fn tags(world: &World, id: ManifestId) -> Vec<String> {
+    notes(world).await.tags(id).into_iter().collect()
+}
+
+fn result(outcome: TrialOutcome, reason: &str) -> TrialResult {
+    TrialResult { outcome, reason: reason.to_owned(), bytes: 0, seconds: 0, packs: None }
+}
+
+#[tokio::test]
+async fn tags_are_what_was_said_last() {
+    let world = World::new().await;
+    let [one, two] = [world.back_up(&Sample::random(1, 1000)).await, world.back_up(&Sample::random(2, 1000)).await];
+    tag(&world, one.id, &["a", "b"], &[]).await;
+    tag(&world, two.id, &["b"], &["b"]).await;
+    tag(&world, one.id, &["c"], &["a"]).await;
+    tag(&world, one.id, &["a"], &[]).await;
+    tag(&world, one.id, &[], &["b"]).await;
+    assert_eq!(tags(&world, one.id).await, ["a", "c"]);
+    assert_eq!(tags(&world, two.id).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_tag_is_not_stored() {
+    let world = World::new().await;
+    let made = world.back_up(&Sample::random(1, 1000)).await;
+    let change = TagChange { add: vec!["two words".to_owned()], remove: Vec::new() };
+    let error = put_note(&world.open().await, Some(made.id), "one", Said::Tags(change)).await.unwrap_err();
+    assert!(error.to_string().contains("'two words' is not a tag"), "{error:#}");
+    assert_eq!(world.keys("notes/").await, []);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_brought_back_has_its_tags() {
+    let world = World::new().await;
+    let made = world.back_up(&Sample::random(1, 1000)).await;
+    tag(&world, made.id, &["kept"], &[]).await;
+    let repository = world.open().await;
+    forget(&repository, made.id, "one", "").await.unwrap();
+    let monitor: Arc<dyn Monitor> = Arc::new(Monitored::default());
+    let never = btrfs_to_s3::backup::never_interrupted();
+    let copy = unforget(&repository, &world.host("one"), made.id, &never, &monitor).await.unwrap();
+    assert_eq!(tags(&world, copy.id()).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn the_last_check_and_the_last_rehearsal_are_found() {
+    let world = World::new().await;
+    let made = world.back_up(&Sample::random(1, 1000)).await;
+    let repository = world.open().await;
+    let say = async |said| put_note(&repository, Some(made.id), "one", said).await.unwrap();
+    say(Said::Check(result(TrialOutcome::Damaged, "a pack is gone"))).await;
+    say(Said::Rehearsal(result(TrialOutcome::Good, ""))).await;
+    let found = notes(&world).await;
+    assert_eq!(found.known_damage(made.id), Some("a pack is gone"));
+    let last = found.last(made.id, NoteKind::Rehearsal).unwrap();
+    assert_eq!(last.record.result.as_ref().unwrap().outcome, TrialOutcome::Good);
+    say(Said::Check(result(TrialOutcome::Good, ""))).await;
+    assert_eq!(notes(&world).await.known_damage(made.id), None);
+}
+
+#[tokio::test]
+async fn a_damaged_or_exchanged_note_is_told_and_the_others_count() {
+    let world = World::new().await;
+    let [one, two] = [world.back_up(&Sample::random(1, 1000)).await, world.back_up(&Sample::random(2, 1000)).await];
+    tag(&world, one.id, &["first"], &[]).await;
+    tag(&world, one.id, &["second"], &[]).await;
+    tag(&world, two.id, &["third"], &[]).await;
+    let of_one = world.keys(&format!("notes/{}/", one.id)).await;
+    let of_two = world.keys(&format!("notes/{}/", two.id)).await;
+    let other = world.body(&of_two[0]).await;
+    for body in [Bytes::from_static(b"rubbish"), other] {
+        world.replace(&of_one[0], body).await;
+        let found = notes(&world).await;
+        assert_eq!((found.damaged.len(), found.tags(one.id).len(), found.tags(two.id).len()), (1, 1, 1));
+        assert!(format!("{:#}", found.damaged[0]).contains(of_one[0].as_str()));
+    }
+    assert!(layout::parse_note_key(&of_one[0]).is_some());
+}

@@ -1,0 +1,93 @@
+//! What is said of a backup, or of the repository, after it was published.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ManifestId, NoteId, PackId};
+
+/// One thing said. Notes are never changed: a later one says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteRecord {
+    /// The note's id.
+    pub note: NoteId,
+    /// The backup it is about; none if it is about the repository as a whole.
+    pub manifest: Option<ManifestId>,
+    /// When it was written, by the writer's clock.
+    pub at: Timestamp,
+    /// The host that wrote it.
+    pub host: String,
+    /// What it says.
+    pub kind: NoteKind,
+    /// Of a change of tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<TagChange>,
+    /// Of a check or a rehearsal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<TrialResult>,
+    /// The program that wrote it.
+    pub tool: String,
+}
+
+/// What a note says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoteKind {
+    /// Tags are put on the backup, or taken off.
+    Tags,
+    /// The backup, or packs of the repository, have been checked.
+    Check,
+    /// The backup has been restored to see whether that works.
+    Rehearsal,
+    /// Something a later program wrote.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Tags put on, and taken off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagChange {
+    /// Put on.
+    pub add: Vec<String>,
+    /// Taken off.
+    pub remove: Vec<String>,
+}
+
+/// What came of a check or a rehearsal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// How it went.
+    pub outcome: TrialOutcome,
+    /// What was wrong, in words; empty if nothing was.
+    pub reason: String,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: u64,
+    /// Of a check of packs: which ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packs: Option<PackSpan>,
+}
+
+/// How a check or a rehearsal went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrialOutcome {
+    /// All was as it should be.
+    Good,
+    /// Something was not.
+    Damaged,
+    /// Something a later program wrote.
+    #[serde(other)]
+    Unknown,
+}
+
+/// All packs of the repository whose ids are in a span, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackSpan {
+    /// The lowest id.
+    pub first: PackId,
+    /// The highest id.
+    pub last: PackId,
+    /// How many packs were read.
+    pub count: u64,
+}
