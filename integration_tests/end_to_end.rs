@@ -20,6 +20,8 @@ mod documentation;
 mod kills;
 #[path = "end_to_end/limits.rs"]
 mod limits;
+#[path = "end_to_end/maintenance.rs"]
+mod maintenance;
 #[path = "end_to_end/orphans.rs"]
 mod orphans;
 #[path = "end_to_end/parents.rs"]

@@ -33,19 +33,20 @@ const LAYERS: &[Layer] = &[
     Layer { modules: VOCABULARY, imports: &[VOCABULARY] },
     Layer { modules: FORMATS, imports: &[VOCABULARY, FORMATS] },
     Layer { modules: &["local_index"], imports: &[VOCABULARY, &["pack"]] },
-    Layer { modules: &["config"], imports: &[VOCABULARY, &["store"]] },
+    Layer { modules: &["retention"], imports: &[VOCABULARY] },
+    Layer { modules: &["config"], imports: &[VOCABULARY, &["store", "retention"]] },
     Layer { modules: EDGES, imports: &[VOCABULARY] },
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },
     Layer { modules: &["doctor"], imports: &[VOCABULARY, FORMATS, EDGES, &["repository"]] },
     Layer {
         modules: MAINTENANCE,
-        imports: &[VOCABULARY, FORMATS, OPERATIONS, MAINTENANCE, &["store", "local_index", "repository"]],
+        imports: &[VOCABULARY, FORMATS, OPERATIONS, MAINTENANCE, &["store", "local_index", "repository", "retention"]],
     },
     Layer { modules: &["job"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository"]] },
     Layer {
         modules: &["cli"],
-        imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository", "job", "doctor"]],
+        imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository", "retention", "job", "doctor"]],
     },
     Layer {
         modules: &["main"],

@@ -14,10 +14,12 @@ use toml::de::DeTable;
 
 use self::fault::{Faults, quoted, shortened};
 use self::section::{Found, Section};
+use crate::retention::RetentionPolicy;
 use crate::size::{ByteSize, KIB, MIB};
 use crate::store::s3::settings::S3Settings;
 
 mod fault;
+mod retention;
 mod s3;
 mod section;
 mod subvolumes;
@@ -60,6 +62,8 @@ pub struct Config {
     pub chunking: ChunkingConfig,
     /// How chunks are compressed and packed.
     pub packing: PackingConfig,
+    /// Which backups `forget` keeps; without a rule, it is not to forget any by itself.
+    pub retention: RetentionPolicy,
     /// How many snapshots of each subvolume stay on the host, at least one.
     pub snapshots_retained: u32,
     /// The subvolumes to back up, in the file's order; their names and paths are unique. May be empty: see
@@ -163,6 +167,7 @@ impl Config {
             s3: S3Settings::default(),
             chunking: ChunkingConfig::default(),
             packing: PackingConfig::default(),
+            retention: RetentionPolicy::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
             subvolumes: Vec::new(),
         }
@@ -217,6 +222,7 @@ impl Config {
         config.s3 = root.table("s3", faults, s3::read_s3);
         config.chunking = root.table("chunking", faults, read_chunking);
         config.packing = root.table("packing", faults, read_packing);
+        config.retention = root.table("retention", faults, retention::read_retention);
         let base_dir = root.table("snapshots", faults, |snapshots, faults| {
             if let Some(count) = snapshots.integer("retain", 1..=SNAPSHOTS_RETAINED_MAX, faults) {
                 config.snapshots_retained = count.value;

@@ -21,6 +21,7 @@ use crate::repository::needs::NeedsWalk;
 use crate::repository::notes::{Notes, Said, put_note};
 use crate::repository::reader::ChunkReader;
 use crate::repository::{Damage, Repository, layout};
+use crate::retention::{Candidate, Decision, RetentionPolicy, Source, decide};
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, Tier};
 
 /// What has become of a backup that was to be forgotten.
@@ -55,6 +56,62 @@ pub async fn forget(repository: &Repository, id: ManifestId, host: &str, reason:
         Ok(PutOutcome::Exists) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => Ok(Forgot::Before),
         Err(error) => Err(error).with_context(|| format!("forgetting backup {id}")),
     }
+}
+
+/// Which backups a policy is to decide on; all, if nothing is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Of this host.
+    pub host: Option<String>,
+    /// Of this subvolume.
+    pub subvolume: Option<String>,
+}
+
+impl Selection {
+    fn has(&self, source: &Source) -> bool {
+        self.host.as_ref().is_none_or(|host| *host == source.host)
+            && self.subvolume.as_ref().is_none_or(|subvolume| *subvolume == source.subvolume)
+    }
+}
+
+/// Decides by a policy which backups to keep, and changes nothing.
+///
+/// # Errors
+///
+/// The first damage, where a manifest cannot be read: what it needs is not known.
+pub fn plan_forget(
+    catalog: &mut Catalog,
+    notes: &Notes,
+    policy: &RetentionPolicy,
+    selection: &Selection,
+) -> anyhow::Result<Vec<Decision>> {
+    if let Some(damage) = catalog.damaged.pop() {
+        return Err(damage.context("what a backup needs that cannot be read is not known: forget it by its id first"));
+    }
+    let candidate = |backup: &Published| {
+        let Manifest { host, subvolume, created_at, parent, .. } = &backup.manifest;
+        Candidate {
+            id: backup.id(),
+            source: Source { host: host.clone(), subvolume: subvolume.clone() },
+            stored_at: catalog.stored_at(backup.id()).unwrap_or(*created_at),
+            created_at: *created_at,
+            parent: parent.as_ref().map(|parent| parent.manifest),
+            tags: notes.tags(backup.id()),
+        }
+    };
+    let all = catalog.published.iter().map(candidate);
+    let (chosen, others): (Vec<_>, Vec<_>) = all.partition(|candidate| selection.has(&candidate.source));
+    Ok(decide(policy, &chosen, &others))
+}
+
+/// The sources of which nothing would be kept.
+#[must_use]
+pub fn sources_without_any(decisions: &[Decision]) -> BTreeSet<Source> {
+    let of = |kept: bool| {
+        let decisions = decisions.iter().filter(move |decision| decision.is_kept() == kept);
+        decisions.map(|decision| decision.source.clone()).collect::<BTreeSet<_>>()
+    };
+    &of(false) - &of(true)
 }
 
 /// Brings a forgotten backup back: publishes a copy of its manifest under a new id, if all it needs is still there.

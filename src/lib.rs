@@ -22,6 +22,7 @@ pub mod pack;
 pub mod records;
 pub mod repository;
 pub mod restore;
+pub mod retention;
 pub mod send_stream;
 pub mod size;
 pub mod store;

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use btrfs_to_s3::backup::{BackupSummary, Expected, never_interrupted};
-use btrfs_to_s3::forget::{Forgot, forget, unforget};
+use btrfs_to_s3::forget::{Forgot, Selection, forget, plan_forget, sources_without_any, unforget};
 use btrfs_to_s3::id::ManifestId;
 use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, Published, read_manifest};
+use btrfs_to_s3::repository::notes::Notes as TagNotes;
 use btrfs_to_s3::repository::session::list_sessions;
 use btrfs_to_s3::repository::{Damage, Repository, layout};
+use btrfs_to_s3::retention::{Decision, Reason, RetentionPolicy};
 use btrfs_to_s3::store::faulty::{Fault, FaultyStore};
 use btrfs_to_s3::store::{ObjectStore, Store, StoreErrorKind};
 
@@ -198,6 +200,51 @@ async fn bringing_back_survives_the_failure_of_any_request() {
             }
         }
     }
+}
+
+fn policy(keep_last: u32) -> RetentionPolicy {
+    RetentionPolicy { keep_last, ..RetentionPolicy::default() }
+}
+
+async fn plan(world: &World, policy: &RetentionPolicy, selection: &Selection) -> anyhow::Result<Vec<Decision>> {
+    let notes = TagNotes::load(&world.open().await, &RecordCache::none()).await.unwrap();
+    plan_forget(&mut catalog(world).await, &notes, policy, selection)
+}
+
+fn kept(decisions: &[Decision]) -> Vec<ManifestId> {
+    decisions.iter().filter(|decision| decision.is_kept()).map(|decision| decision.id).collect()
+}
+
+#[tokio::test]
+async fn a_policy_decides_on_what_is_selected_and_goes_by_the_time_of_the_store() {
+    let world = World::new().await;
+    // All of them say that they are years old, and are stored a moment after each other.
+    chain(&world).await;
+    let other = world.back_up_from("two", &Sample::random(9, 1000)).await;
+    let decisions = plan(&world, &policy(1), &Selection::default()).await.unwrap();
+    assert!(
+        decisions.iter().filter(|decision| decision.id != other.id).all(|one| one.reasons.contains(&Reason::OddTime))
+    );
+    let selection = Selection { host: Some("two".to_owned()), subvolume: Some("data".to_owned()) };
+    let decisions = plan(&world, &policy(1), &selection).await.unwrap();
+    assert_eq!(kept(&decisions), [other.id]);
+    let nobody = Selection { host: Some("three".to_owned()), subvolume: None };
+    assert_eq!(plan(&world, &policy(1), &nobody).await.unwrap(), []);
+    assert_eq!(sources_without_any(&decisions).len(), 0);
+}
+
+#[tokio::test]
+async fn no_policy_decides_while_a_manifest_cannot_be_read() {
+    let world = World::new().await;
+    let [full, _, second] = chain(&world).await;
+    let key = layout::manifest_key(&second.id);
+    world.replace(&key, bytes::Bytes::from_static(b"rubbish")).await;
+    let error = plan(&world, &policy(1), &Selection::default()).await.unwrap_err();
+    assert!(format!("{error:#}").contains(key.as_str()), "{error:#}");
+    // What is damaged can be forgotten, and then all is well.
+    forget_it(&world, second.id).await;
+    let decisions = plan(&world, &policy(1), &Selection::default()).await.unwrap();
+    assert!(kept(&decisions).contains(&full.id));
 }
 
 async fn copies_of(world: &World, id: ManifestId) -> Vec<ManifestId> {

@@ -169,7 +169,7 @@ impl Tool {
         repository.join("index")
     }
 
-    fn configuration(&self) -> PathBuf {
+    pub(crate) fn configuration(&self) -> PathBuf {
         self.folder().join("configuration.toml")
     }
 

@@ -173,6 +173,19 @@ impl<'a> Section<'a> {
         Some(text)
     }
 
+    /// Reads an array of strings; one that is not there has none.
+    pub(super) fn strings(&mut self, key: &'static str, faults: &mut Faults) -> Vec<Found<String>> {
+        let wanted = "an array of strings, such as [\"first\", \"second\"]";
+        let array = self.find(key).and_then(|found| found.of_type(faults, wanted, DeValue::as_array));
+        let mut strings = Vec::new();
+        for (index, element) in array.iter().flat_map(|array| array.value.iter()).enumerate() {
+            let path = format!("{}[{index}]", self.path_of(key));
+            let element = Found { value: element.get_ref(), path, offset: element.span().start };
+            strings.extend(element.of_type(faults, "a string", |value| value.as_str().map(str::to_owned)));
+        }
+        strings
+    }
+
     /// Reads a boolean.
     pub(super) fn boolean(&mut self, key: &'static str, faults: &mut Faults) -> Option<Found<bool>> {
         self.find(key)?.of_type(faults, "true or false, without quotation marks", DeValue::as_bool)

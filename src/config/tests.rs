@@ -12,7 +12,7 @@ use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, snapshots, subvolumes";
+const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
 
@@ -57,6 +57,15 @@ fn every_key_is_read() {
         chunking = { minimum = "4 KiB", average = "16 KiB", maximum = "64 KiB" }
         packing = { pack_target = "0.5 GiB", compression_level = 0x13 }
         snapshots = { base_dir = "/pool/snapshots", retain = 7 }
+        [retention]
+        keep_last = 1
+        keep_hourly = 2
+        keep_daily = 3
+        keep_weekly = 4
+        keep_monthly = 5
+        keep_yearly = 6
+        keep_within = "30d"
+        keep_tags = ["keep", "year:2026"]
         [[subvolumes]]
         path = "/pool//home/"
         [[subvolumes]]
@@ -75,6 +84,16 @@ fn every_key_is_read() {
         lock_path: "/run/l".into(),
         chunking: ChunkingConfig { minimum: size(4 * KIB), average: size(16 * KIB), maximum: size(64 * KIB) },
         packing: PackingConfig { pack_target: ByteSize::from_bytes(GIB / 2), compression_level: 19 },
+        retention: RetentionPolicy {
+            keep_last: 1,
+            keep_hourly: 2,
+            keep_daily: 3,
+            keep_weekly: 4,
+            keep_monthly: 5,
+            keep_yearly: 6,
+            keep_within: Some(Duration::from_hours(30 * 24)),
+            keep_tags: ["keep".to_owned(), "year:2026".to_owned()].into(),
+        },
         snapshots_retained: 7,
         subvolumes: vec![
             SubvolumeConfig {
@@ -495,7 +514,7 @@ fn the_example_names_every_key() {
     }
 }
 
-const HEADERS: &str = r"\[(global|s3|chunking|packing|snapshots)\]|\[\[subvolumes\]\]";
+const HEADERS: &str = r"\[(global|s3|chunking|packing|retention|snapshots)\]|\[\[subvolumes\]\]";
 const KEYS: &str = "(repository|global|subvolumes|path|name|retain|base_dir|minimum|pack_target|x|\"ä\")";
 const VALUES: &str =
     r#"(1|-1|0x1f|1e400|inf|true|'/a'|'/'|"\\u0000"|'64 KiB'|\[\{path='/a'\}\]|\{retain=1\}|1979-05-27)"#;

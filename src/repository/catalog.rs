@@ -68,6 +68,8 @@ pub struct Catalog {
     pub unfinished: Vec<ManifestId>,
     /// Where each backup stands, counted over `published` and then `forgotten`.
     positions: HashMap<ManifestId, usize>,
+    /// When each manifest was stored, by the store's clock.
+    stored_at: HashMap<ManifestId, Timestamp>,
 }
 
 /// What the listings of a repository say of its manifests.
@@ -90,13 +92,15 @@ impl Catalog {
         let forgotten = list_all(repository.store().as_ref(), layout::FORGOTTEN).await?;
         let open: HashSet<SessionId> = sessions.open.into_iter().collect();
         let marker = |object: &ObjectInfo| Some((layout::parse_forgotten_key(&object.key)?, object.modified_at));
+        let stored = |object: &ObjectInfo| Some((layout::parse_manifest_key(&object.key)?, object.modified_at));
+        let stored_at: HashMap<ManifestId, Timestamp> = manifests.iter().filter_map(stored).collect();
         let listed = Listed {
             ended: sessions.ended.iter().copied().collect(),
-            manifests: manifests.iter().filter_map(|object| layout::parse_manifest_key(&object.key)).collect(),
+            manifests: stored_at.keys().copied().collect(),
             forgotten: forgotten.iter().filter_map(marker).collect(),
         };
         let unfinished = listed.manifests.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
-        let mut catalog = Self { unfinished, ..Self::default() };
+        let mut catalog = Self { unfinished, stored_at, ..Self::default() };
         catalog.read_all(repository, sessions.ended, &listed, cache).await?;
         let age = |backup: &Published| (backup.manifest.created_at, backup.id());
         catalog.published.sort_by_key(age);
@@ -190,6 +194,12 @@ impl Catalog {
 
     fn all(&self) -> impl Iterator<Item = &Published> {
         self.published.iter().chain(self.forgotten.iter().map(|forgotten| &forgotten.backup))
+    }
+
+    /// When a backup's manifest was stored, by the store's clock.
+    #[must_use]
+    pub fn stored_at(&self, id: ManifestId) -> Option<Timestamp> {
+        self.stored_at.get(&id).copied()
     }
 
     /// A backup by its id, also one that was forgotten.

@@ -1,0 +1,102 @@
+//! What an administrator does with a repository over the years, by the command line.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::process::Ended;
+use crate::support::tool::Tool;
+use crate::support::tree::random_bytes;
+
+/// A workspace with an empty repository and a configuration, for anybody.
+fn workspace(sections: &str) -> Tool {
+    let mut tool = Tool::without_configuration();
+    tool.configure(sections);
+    tool.drop_privileges();
+    tool.run(["init"]).assert_code(0);
+    tool
+}
+
+/// Archives bytes under a name; gives the backup's id.
+fn archive(tool: &Tool, name: &str, seed: u64) -> String {
+    let input = tool.folder().join("input");
+    std::fs::write(&input, random_bytes(50_000, seed)).unwrap();
+    let stdin = Stdio::from(File::open(&input).unwrap());
+    let config = tool.configuration();
+    let mut command = tool.bare_command();
+    command.args(["--config", config.to_str().unwrap(), "backup", "--stdin", "--name", name]).stdin(stdin);
+    Ended::from(command.output().unwrap()).assert_code(0);
+    tool.list().into_iter().rfind(|backup| backup.subvolume == name).unwrap().id
+}
+
+fn json_of(ended: &Ended) -> Value {
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+fn listed(tool: &Tool) -> Vec<String> {
+    tool.list().into_iter().map(|backup| backup.id).collect()
+}
+
+#[test]
+fn backups_are_forgotten_by_id_and_brought_back() {
+    let tool = workspace("");
+    let [one, two] = [archive(&tool, "pipe", 1), archive(&tool, "pipe", 2)];
+    tool.run(["forget", &one[..12], "--dry-run"]).assert_code(0);
+    assert_eq!(listed(&tool).len(), 2);
+    tool.run(["forget", &one[..12], "zz"]).assert_failed_naming("'zz'");
+    assert_eq!(listed(&tool).len(), 2);
+    tool.run(["forget", &one[..12]]).assert_code(0);
+    assert_eq!(listed(&tool), [two.as_str()]);
+    tool.run(["restore", &one, "--stream", "-"]).assert_failed_naming("unforget");
+    let forgotten = json_of(&tool.run(["list", "--forgotten", "--json"]));
+    assert_eq!(forgotten[0]["id"], one.as_str());
+    tool.run(["unforget", &two]).assert_failed_naming("has not been forgotten");
+    tool.run(["unforget", &one]).assert_code(0);
+    let copy = tool.list().into_iter().find(|backup| backup.id != two).unwrap();
+    assert_eq!(tool.restore_stream(&copy.id), random_bytes(50_000, 1));
+    let shown = json_of(&tool.run(["show", &copy.id, "--json"]));
+    assert_eq!(shown["copied_from"], one.as_str());
+}
+
+#[test]
+fn a_policy_says_for_each_backup_why_it_is_kept_and_forgets_the_others() {
+    let tool = workspace("[retention]\nkeep_last = 1\nkeep_tags = [\"keep\"]\n");
+    let made = [1, 2, 3].map(|seed| archive(&tool, "pipe", seed));
+    let other = archive(&tool, "other", 4);
+    tool.run(["tag", &made[0], "add", "keep", "why"]).assert_code(0);
+    let plan = json_of(&tool.run(["forget", "--dry-run", "--json"]));
+    let reasons = |id: &str| {
+        let decision = plan.as_array().unwrap().iter().find(|decision| decision["id"] == id).unwrap();
+        decision["reasons"].as_array().unwrap().iter().map(|reason| reason.as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(&made[0]), ["tag keep"]);
+    assert_eq!(reasons(&made[1]), Vec::<&str>::new());
+    assert_eq!(reasons(&made[2]), ["last"]);
+    assert_eq!(reasons(&other), ["last"]);
+    assert_eq!(listed(&tool).len(), 4);
+
+    let shown = tool.run(["list"]).text();
+    assert!(shown.lines().any(|line| line.starts_with(&made[0]) && line.ends_with("keep,why")), "{shown}");
+    tool.run(["forget"]).assert_code(0);
+    let left: Vec<String> = listed(&tool);
+    assert_eq!(left.len(), 3);
+    assert!(!left.contains(&made[1]));
+    let by_options = tool.run(["forget", "--keep-last", "1", "--subvolume", "pipe"]);
+    by_options.assert_code(0);
+    assert_eq!(listed(&tool).len(), 2);
+}
+
+#[test]
+fn a_policy_that_would_leave_nothing_takes_a_word_more() {
+    let tool = workspace("");
+    let made = archive(&tool, "pipe", 1);
+    tool.run(["forget"]).assert_code(2);
+    tool.run(["forget", "--keep-tag", "absent"]).assert_failed_naming("--allow-none");
+    assert_eq!(listed(&tool), [made.as_str()]);
+    tool.run(["forget", "--keep-tag", "absent", "--dry-run"]).assert_code(0);
+    tool.run(["forget", &made, "--keep-last", "1"]).assert_code(2);
+    assert_eq!(listed(&tool), [made.as_str()]);
+    tool.run(["forget", "--keep-tag", "absent", "--allow-none"]).assert_code(0);
+    assert_eq!(listed(&tool), Vec::<String>::new());
+}
