@@ -1,6 +1,7 @@
 //! The command line: arguments, environment, output and exit codes live here and nowhere else.
 
 mod backup;
+mod check;
 mod completions;
 mod context;
 mod debug;
@@ -94,6 +95,7 @@ enum Command {
     Show(show::ShowArguments),
     Restore(restore::RestoreArguments),
     Tag(tag::TagArguments),
+    Check(check::CheckArguments),
     Forget(forget::ForgetArguments),
     Unforget(unforget::UnforgetArguments),
     Debug(debug::DebugArguments),
@@ -173,6 +175,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
         Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,
+        Command::Check(arguments) => check::cmd_check(context, &arguments).await,
         Command::Forget(arguments) => forget::cmd_forget(context, &arguments).await,
         Command::Unforget(arguments) => unforget::cmd_unforget(context, &arguments).await,
         Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,

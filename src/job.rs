@@ -29,6 +29,7 @@ use crate::monitor::Monitor;
 use crate::records::manifest::Parent;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published, read_chain};
+use crate::repository::notes::Notes;
 use crate::repository::session::{Unsettled, end_dead_sessions};
 use crate::repository::{Damage, Repository};
 use crate::restore::{RestoreOptions, data_packs};
@@ -183,9 +184,17 @@ impl Job {
         }
     }
 
-    /// Checks that all manifests of a chain can be read, past this host's copies, and that their packs are there.
+    /// Checks that all manifests of a chain can be read, past this host's copies, that no check has found them damaged, and
+    /// that their packs are there.
     async fn check_undamaged(&self, manifest: ManifestId, missing: &HashSet<PackId>) -> anyhow::Result<()> {
         let chain = read_chain(&self.repository, manifest).await?;
+        let notes = Notes::load(&self.repository, &self.host.cache).await?;
+        for backup in &chain {
+            if let Some(reason) = notes.known_damage(backup.id()) {
+                let reason = format!("the last check has found it damaged: {reason}");
+                return Err(Damage { object: format!("backup {}", backup.id()), reason }.into());
+            }
+        }
         if missing.is_empty() {
             return Ok(());
         }

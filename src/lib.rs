@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod btrfs;
+pub mod check;
 pub mod chunker;
 pub mod cli;
 pub mod clock;

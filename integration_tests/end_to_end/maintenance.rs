@@ -5,8 +5,9 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::support::btrfs_fixture::TestBtrfs;
 use crate::support::process::Ended;
-use crate::support::tool::Tool;
+use crate::support::tool::{Tool, data};
 use crate::support::tree::random_bytes;
 
 /// A workspace with an empty repository and a configuration, for anybody.
@@ -99,4 +100,66 @@ fn a_policy_that_would_leave_nothing_takes_a_word_more() {
     assert_eq!(listed(&tool), [made.as_str()]);
     tool.run(["forget", "--keep-tag", "absent", "--allow-none"]).assert_code(0);
     assert_eq!(listed(&tool), Vec::<String>::new());
+}
+
+/// The largest file below a folder of the repository.
+fn largest(tool: &Tool, folder: &str) -> std::path::PathBuf {
+    let mut open = vec![tool.repository().join(folder)];
+    let mut files = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() { open.push(entry.path()) } else { files.push((metadata.len(), entry.path())) }
+        }
+    }
+    files.into_iter().max().unwrap().1
+}
+
+fn flip_the_middle(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_check_says_what_is_damaged_and_ends_with_5() {
+    let tool = workspace("");
+    let made = archive(&tool, "pipe", 1);
+    let whole = tool.run(["check", "--read-data"]);
+    whole.assert_code(0);
+    assert!(whole.text().contains("no damage"), "{}", whole.text());
+    let pack = largest(&tool, "data");
+    let name = pack.file_name().unwrap().to_str().unwrap().to_owned();
+    flip_the_middle(&pack);
+    tool.run(["check"]).assert_code(0);
+    let damaged = tool.run(["check", "--read-data-subset", "100%"]);
+    damaged.assert_code(5);
+    assert!(damaged.text().contains(&name) && damaged.text().contains(&made), "{}", damaged.text());
+    let shown = json_of(&tool.run(["show", &made, "--json"]));
+    assert_eq!(shown["notes"][0]["result"]["outcome"], "damaged");
+    // What is whole and not as it should be is told as well.
+    flip_the_middle(&pack);
+    flip_the_middle(&largest(&tool, "index"));
+    let flawed = tool.run(["check", "--json", "--no-notes"]);
+    flawed.assert_code(3);
+    let report = json_of(&flawed);
+    assert_eq!((&report["damaged"], &report["affected"]), (&Value::from(false), &Value::from(Vec::<Value>::new())));
+    assert_eq!(report["findings"][0]["invariant"], "segments_can_be_read");
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
+fn what_a_check_has_found_damaged_is_not_built_on() {
+    let source = TestBtrfs::new(512, "");
+    let tool = Tool::for_subvolume_of(&source);
+    std::fs::write(data(&source).join("file"), random_bytes(200_000, 1)).unwrap();
+    tool.back_up([]);
+    assert_eq!(tool.back_up([]).kind, "incremental");
+    let pack = largest(&tool, "data");
+    flip_the_middle(&pack);
+    tool.run(["check", "--read-data"]).assert_code(5);
+    tool.run(["backup"]).assert_code(3);
+    assert_eq!(tool.list().pop().unwrap().kind, "full");
 }

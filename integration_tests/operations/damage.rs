@@ -20,14 +20,14 @@ use crate::world::{Made, MemorySink, Notes, World, assert_same_bytes, back_up};
 const TABLE: &str = include_str!("damage_matrix.txt");
 
 const KINDS: [&str; 7] = ["config/", "start", "end", "data/", "meta/", "index/", "manifests/"];
-const DAMAGES: [&str; 7] = ["first bit", "middle bit", "last bit", "half", "empty", "gone", "exchanged"];
+pub(crate) const DAMAGES: [&str; 7] = ["first bit", "middle bit", "last bit", "half", "empty", "gone", "exchanged"];
 
 /// Two backups; the objects of the first are damaged, those of the second are put in their place.
-struct Scene {
-    world: World,
-    first: Made,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) first: Made,
     /// Keys of the first backup's objects and of others of the same kind, by kind.
-    objects: Vec<(&'static str, Key, Bytes)>,
+    pub(crate) objects: Vec<(&'static str, Key, Bytes)>,
     next: Sample,
 }
 
@@ -36,7 +36,7 @@ fn is_of(kind: &str, key: &Key) -> bool {
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let world = World::new().await;
         let first = world.back_up(&Sample::random(1, 60_000)).await;
         let of_first = world.keys("").await;
@@ -58,7 +58,7 @@ impl Scene {
         Self { world, first, objects, next }
     }
 
-    async fn damaged(&self, key: &Key, other: &Bytes, damage: &str) -> World {
+    pub(crate) async fn damaged(&self, key: &Key, other: &Bytes, damage: &str) -> World {
         let world = self.world.copy().await;
         let body = world.body(key).await;
         let flipped = |place: usize| {

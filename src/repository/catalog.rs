@@ -210,6 +210,22 @@ impl Catalog {
         self.published.get(position).or_else(forgotten).filter(|backup| backup.id() == id)
     }
 
+    /// All that a backup was made against, the nearest first, also where that needs something that is not in the repository.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not there or is another than the one it was made against.
+    pub fn ancestors<'a>(&'a self, backup: &'a Published) -> anyhow::Result<Vec<&'a Published>> {
+        let (mut ancestors, mut last) = (Vec::new(), backup);
+        while let Some(parent) = &last.manifest.parent {
+            let found = self.find(parent.manifest);
+            last = found.ok_or_else(|| anyhow::anyhow!("backup {} needs backup {}", last.id(), parent.manifest))?;
+            check_link(parent, last, ancestors.len())?;
+            ancestors.push(last);
+        }
+        Ok(ancestors)
+    }
+
     /// A backup with all it was made against, the full one first. Ancestors that were forgotten are still there as long as
     /// a backup needs them.
     ///
@@ -217,15 +233,9 @@ impl Catalog {
     ///
     /// If one of them is not there or is another than the one it was made against.
     pub fn chain<'a>(&'a self, backup: &'a Published) -> anyhow::Result<Vec<&'a Published>> {
-        let mut chain = vec![backup];
-        let mut last = backup;
-        while let Some(parent) = &last.manifest.parent {
-            let found = self.find(parent.manifest);
-            last = found.ok_or_else(|| anyhow::anyhow!("backup {} needs backup {}", last.id(), parent.manifest))?;
-            check_link(parent, last, chain.len())?;
-            chain.push(last);
-        }
+        let mut chain = self.ancestors(backup)?;
         chain.reverse();
+        chain.push(backup);
         check_complete(&chain)?;
         Ok(chain)
     }

@@ -222,12 +222,25 @@ impl ChunkIndex {
     }
 }
 
-async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
+/// Lists the index segments.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
     let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
     Ok(listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect())
 }
 
-async fn list_packs(repository: &Repository) -> anyhow::Result<HashMap<(PackClass, PackId), u64>> {
+/// Packs, and the lengths of their objects.
+pub type PackSizes = HashMap<(PackClass, PackId), u64>;
+
+/// Lists the packs.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn list_packs(repository: &Repository) -> anyhow::Result<PackSizes> {
     let mut packs = HashMap::new();
     for class in [PackClass::Data, PackClass::Meta] {
         for object in list_all(repository.store().as_ref(), layout::packs(class)).await? {
@@ -261,7 +274,12 @@ async fn sessions_that_count(
     Ok(counting)
 }
 
-async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Segment> {
+/// Reads an index segment.
+///
+/// # Errors
+///
+/// [`Damage`] if it is missing or not as it should be, or the store's error.
+pub async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Segment> {
     let key = layout::segment_key(&id);
     twice_if_damaged(async || {
         let bytes = repository.get(&key, SEGMENT_LIMIT_BYTES).await?;

@@ -6,13 +6,15 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Context;
+use bytes::Bytes;
 
 use crate::id::{ChunkId, PackId};
 use crate::pack::format::PackClass;
 use crate::records::manifest::{Manifest, RootKind};
 use crate::repository::Damage;
+use crate::repository::index::PackSizes;
 use crate::repository::reader::ChunkReader;
-use crate::tree::node::{Entry, Node};
+use crate::tree::node::{Entry, Hint, Node};
 use crate::tree::{TREE_LIMIT_HEIGHT, Tree};
 
 /// So many chunks are remembered as lost of one node or backup; one is enough to know that it is damaged.
@@ -44,7 +46,25 @@ pub struct NeedsWalk<'a> {
     lost_below: HashMap<(PackClass, ChunkId), BTreeSet<Lost>>,
     /// Metadata packs in which nodes and commands of the backup at hand are.
     meta_packs: HashSet<PackId>,
+    beyond: Option<BeyondIndex<'a>>,
+    /// Places of metadata chunks of the backup at hand, by its own packs' footers; made when the index does not help.
+    own_places: Option<HashMap<ChunkId, Hint>>,
+    /// Metadata packs that the backup at hand names.
+    own_packs: Vec<PackId>,
+    unindexed: u64,
 }
+
+/// What a restore finds without the index: the places that the recipe and the manifest name.
+#[derive(Debug, Clone, Copy)]
+pub struct BeyondIndex<'a> {
+    /// The packs that are there.
+    pub listed: &'a PackSizes,
+    /// Chunks that were found damaged in packs.
+    pub bad: &'a BadPlaces,
+}
+
+/// Chunks that do not have their bytes in these packs.
+pub type BadPlaces = HashSet<(ChunkId, PackId)>;
 
 /// A node that is to be visited.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +95,34 @@ impl<'a> NeedsWalk<'a> {
     /// Begins with nothing seen.
     #[must_use]
     pub fn new(reader: ChunkReader<'a>) -> Self {
-        Self { reader, seen: HashMap::new(), lost_below: HashMap::new(), meta_packs: HashSet::new() }
+        Self {
+            reader,
+            seen: HashMap::new(),
+            lost_below: HashMap::new(),
+            meta_packs: HashSet::new(),
+            beyond: None,
+            own_places: None,
+            own_packs: Vec::new(),
+            unindexed: 0,
+        }
+    }
+
+    /// Looks also where a restore looks that the index does not help.
+    #[must_use]
+    pub fn beyond_index(self, beyond: BeyondIndex<'a>) -> Self {
+        Self { beyond: Some(beyond), ..self }
+    }
+
+    /// How many chunks were found that the index does not know.
+    #[must_use]
+    pub fn unindexed(&self) -> u64 {
+        self.unindexed
+    }
+
+    /// How many nodes have been visited.
+    #[must_use]
+    pub fn visited(&self) -> usize {
+        self.seen.len()
     }
 
     /// Visits all that a backup needs that no earlier one has needed; gives what is lost, whoever needed it first.
@@ -86,6 +133,8 @@ impl<'a> NeedsWalk<'a> {
     ///
     /// If the store or the local disk fails.
     pub async fn visit(&mut self, manifest: &Manifest) -> anyhow::Result<BTreeSet<Lost>> {
+        self.own_places = None;
+        self.own_packs.clone_from(&manifest.meta_packs);
         let mut lost = BTreeSet::new();
         for root in &manifest.roots {
             let leaves = if root.kind == RootKind::Data { PackClass::Data } else { PackClass::Meta };
@@ -133,7 +182,10 @@ impl<'a> NeedsWalk<'a> {
         loop {
             let Some(node) = open.last_mut() else { return Ok(BTreeSet::new()) };
             let of_child = match node.entries.next() {
-                Some(entry) if node.wanted.shape.height == 1 => self.check_content(&entry, node.wanted.leaves)?,
+                Some(entry) if node.wanted.shape.height == 1 => {
+                    let leaves = node.wanted.leaves;
+                    self.check_content(&entry, leaves).await?
+                }
                 Some(entry) => {
                     let shape = Shape { height: node.wanted.shape.height - 1, bytes: entry.length };
                     match self.enter(Wanted { id: entry.id, shape, leaves: node.wanted.leaves }).await? {
@@ -186,25 +238,72 @@ impl<'a> NeedsWalk<'a> {
         node.lost
     }
 
-    /// Asks the index for a chunk that a leaf names.
-    fn check_content(&mut self, entry: &Entry, class: PackClass) -> anyhow::Result<BTreeSet<Lost>> {
-        let places = self.reader.index().find_all(&entry.id)?;
+    /// Looks whether a chunk that a leaf names is there.
+    async fn check_content(&mut self, entry: &Entry, class: PackClass) -> anyhow::Result<BTreeSet<Lost>> {
         let lost = |reason: &str| Ok(BTreeSet::from([Lost { chunk: entry.id, reason: reason.to_owned() }]));
-        let Some(place) = places.into_iter().find(|place| place.class == class) else {
-            return lost("it is in no pack that counts");
+        let (length_bytes, pack) = match self.find(entry, class).await? {
+            Ok(found) => found,
+            Err(reason) => return lost(reason),
         };
-        if entry.skip.checked_add(entry.length).is_none_or(|end| end > u64::from(place.length_bytes)) {
+        if entry.skip.checked_add(entry.length).is_none_or(|end| end > u64::from(length_bytes)) {
             return lost("the recipe names more bytes than it has");
         }
         if class == PackClass::Meta {
-            self.meta_packs.insert(place.pack);
+            self.meta_packs.insert(pack);
         }
         Ok(BTreeSet::new())
     }
 
+    /// The length of a chunk and a pack that has it; or why there is none.
+    async fn find(&mut self, entry: &Entry, class: PackClass) -> anyhow::Result<Result<(u32, PackId), &'static str>> {
+        let bad = self.beyond.map(|beyond| beyond.bad);
+        let is_good = |pack: PackId| bad.is_none_or(|bad| !bad.contains(&(entry.id, pack)));
+        let places = self.reader.index().find_all(&entry.id)?;
+        let mut of_class = places.iter().filter(|place| place.class == class);
+        if let Some(place) = of_class.clone().find(|place| is_good(place.pack)) {
+            return Ok(Ok((place.length_bytes, place.pack)));
+        }
+        let reason = match of_class.next() {
+            Some(_) => "it is damaged in every pack that has it",
+            None => "it is in no pack that counts",
+        };
+        let Some(beyond) = self.beyond else { return Ok(Err(reason)) };
+        let hint = if class == PackClass::Meta { self.own_place(&entry.id).await? } else { entry.hint };
+        let Some(hint) = hint.filter(|hint| is_good(hint.pack)) else { return Ok(Err(reason)) };
+        let Some(size) = beyond.listed.get(&(class, hint.pack)) else { return Ok(Err(reason)) };
+        match self.reader.end_in_pack(&entry.id, class, hint).await {
+            Ok(Some((end, length_bytes))) if end <= *size => {
+                self.unindexed += 1;
+                Ok(Ok((length_bytes, hint.pack)))
+            }
+            Err(error) if error.downcast_ref::<Damage>().is_none() => Err(error),
+            _ => Ok(Err(reason)),
+        }
+    }
+
+    /// Where a metadata chunk is by the packs that the backup itself names.
+    async fn own_place(&mut self, id: &ChunkId) -> anyhow::Result<Option<Hint>> {
+        if self.own_places.is_none() {
+            self.own_places = Some(self.reader.places_in(&self.own_packs).await?);
+        }
+        Ok(self.own_places.as_ref().and_then(|places| places.get(id)).copied())
+    }
+
+    /// Reads a metadata chunk, by the index or else where the backup itself says it is.
+    async fn read_meta(&mut self, id: &ChunkId) -> anyhow::Result<(Bytes, PackId)> {
+        let failure = match self.reader.chunk(id, PackClass::Meta).await {
+            Err(error) if error.downcast_ref::<Damage>().is_some() && self.beyond.is_some() => error,
+            read => return read,
+        };
+        let Some(hint) = self.own_place(id).await? else { return Err(failure) };
+        let bytes = self.reader.chunk_at(id, PackClass::Meta, hint).await?;
+        self.unindexed += 1;
+        Ok((bytes, hint.pack))
+    }
+
     /// Reads a node, or gives what is wrong with it.
     async fn read_node(&mut self, wanted: Wanted) -> anyhow::Result<Result<Node, BTreeSet<Lost>>> {
-        let (plaintext, pack) = match self.reader.chunk(&wanted.id, PackClass::Meta).await {
+        let (plaintext, pack) = match self.read_meta(&wanted.id).await {
             Ok(read) => read,
             Err(error) => match error.downcast::<Damage>() {
                 Ok(damage) => {

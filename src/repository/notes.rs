@@ -101,6 +101,13 @@ impl Notes {
         self.of(manifest).iter().rfind(|note| note.record.kind == kind)
     }
 
+    /// The backups of which the last check has found something damaged.
+    pub fn known_to_be_damaged(&self) -> impl Iterator<Item = ManifestId> {
+        let mut ids: Vec<ManifestId> = self.of_backups.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().filter(|id| self.known_damage(*id).is_some())
+    }
+
     /// What the last check has found to be damaged of a backup.
     #[must_use]
     pub fn known_damage(&self, manifest: ManifestId) -> Option<&str> {

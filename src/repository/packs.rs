@@ -5,15 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+use rayon::prelude::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use tokio::sync::oneshot;
 
 use crate::codec::decode_frame;
 use crate::id::{ChunkId, PackId};
 use crate::object::FormatError;
 use crate::pack::format::{
-    ChunkEntry, PACK_LIMIT_BYTES, PackClass, PackFooter, TRAILER_BYTES, read_footer, read_trailer,
+    ChunkEntry, FrameEntry, PACK_LIMIT_BYTES, PackClass, PackFooter, TRAILER_BYTES, read_footer, read_trailer,
 };
+use crate::repository::index::find_footer;
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
 
 /// The end of a pack that is read first; footers mostly fit.
@@ -135,6 +136,79 @@ async fn read_frames_once(
         frames.into_par_iter().map(open).collect::<Result<Vec<_>, _>>()
     });
     opened.await.map_err(|error| repository.fault(&key, &error))
+}
+
+/// What reading all of a pack has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackVerdict {
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// What is wrong with the object; none if its bytes have the hash that its name says, and all chunks theirs.
+    pub fault: Option<String>,
+    /// Chunks that cannot be got from it any more.
+    pub bad_chunks: Vec<ChunkId>,
+    /// Whether it is known which chunks it had.
+    pub is_known: bool,
+}
+
+/// Reads a pack whole and checks it and every chunk in it, a second time if it seems damaged.
+///
+/// Takes memory for the pack and what is being inflated of it.
+///
+/// # Errors
+///
+/// The store's error; that the pack is missing or damaged is none.
+pub async fn verify_pack(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackVerdict> {
+    let first = verify_pack_once(repository, class, id).await?;
+    if first.fault.is_none() { Ok(first) } else { verify_pack_once(repository, class, id).await }
+}
+
+async fn verify_pack_once(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackVerdict> {
+    let key = layout::pack_key(class, &id);
+    let bytes = match repository.get(&key, PACK_LIMIT_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.downcast_ref::<Damage>().is_some() => Bytes::new(),
+        Err(error) => return Err(error),
+    };
+    let read_bytes = bytes.len() as u64;
+    let (footer, fault) = match own_footer(id, class, &bytes) {
+        Ok(footer) => (Some(footer), None),
+        Err(error) => (find_footer(repository, class, id).await?, Some(error.to_string())),
+    };
+    let Some(footer) = footer else {
+        return Ok(PackVerdict { read_bytes, fault, bad_chunks: Vec::new(), is_known: false });
+    };
+    let bad_chunks = compute(move || bad_chunks(&bytes, &footer)).await;
+    let of_chunks = (!bad_chunks.is_empty()).then(|| "a chunk does not have the bytes its id says".to_owned());
+    Ok(PackVerdict { read_bytes, fault: fault.or(of_chunks), bad_chunks, is_known: true })
+}
+
+/// The footer of a pack whose bytes have the hash they should have.
+fn own_footer(id: PackId, class: PackClass, bytes: &[u8]) -> Result<PackFooter, FormatError> {
+    if bytes.is_empty() {
+        return Err(FormatError::invalid("it is not there"));
+    }
+    if blake3::hash(bytes) != *id.as_bytes() {
+        return Err(FormatError::HashMismatch);
+    }
+    let place = read_trailer(bytes.len() as u64, bytes)?;
+    let frame = bytes.get(local(&place.range, 0)).ok_or(FormatError::CutShort)?;
+    let footer = read_footer(&place, frame)?;
+    if footer.class == class { Ok(footer) } else { Err(FormatError::invalid("it is a pack of the other class")) }
+}
+
+/// The chunks that a pack should have and has not.
+fn bad_chunks(bytes: &[u8], footer: &PackFooter) -> Vec<ChunkId> {
+    let bad = |frame: &FrameEntry| {
+        let entries = &footer.chunks[frame.chunks.clone()];
+        let open = usize::try_from(frame.range.end)
+            .ok()
+            .filter(|end| *end <= bytes.len())
+            .and_then(|_| OpenFrame::open(&bytes[local(&frame.range, 0)], entries).ok());
+        let is_bad = |entry: &&ChunkEntry| open.as_ref().is_none_or(|open| open.chunk(&entry.id).is_none());
+        entries.iter().filter(is_bad).map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    footer.frames.par_iter().flat_map_iter(bad).collect()
 }
 
 fn local(range: &Range<u64>, start: u64) -> Range<usize> {

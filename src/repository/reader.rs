@@ -1,5 +1,6 @@
 //! Reads chunks from wherever the index says they are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use crate::id::{ChunkId, PackId};
 use crate::local_index::Location;
 use crate::pack::format::{ChunkEntry, FrameEntry, PackClass, PackFooter};
-use crate::repository::index::ChunkIndex;
+use crate::repository::index::{ChunkIndex, find_footer};
 use crate::repository::packs::{OpenFrame, read_frames, read_pack_footer};
 use crate::repository::recent::Recent;
 use crate::repository::{Damage, Repository, layout};
@@ -87,14 +88,77 @@ impl<'a> ChunkReader<'a> {
         if let Some(footer) = self.footers.get(&key) {
             return Ok(footer);
         }
-        let footer = Arc::new(read_pack_footer(self.repository, place.class, place.pack).await?);
+        let footer = Arc::new(self.read_footer(key).await?);
         let size = footer.chunks.len() * size_of::<ChunkEntry>() + footer.frames.len() * size_of::<FrameEntry>();
         self.footers.insert(key, Arc::clone(&footer), size);
         Ok(footer)
+    }
+
+    /// Reads a footer from its pack, or what the index says of the pack if that is damaged.
+    async fn read_footer(&self, (class, pack): (PackClass, PackId)) -> anyhow::Result<PackFooter> {
+        let damage = match read_pack_footer(self.repository, class, pack).await {
+            Err(error) if error.downcast_ref::<Damage>().is_some() => error,
+            read => return read,
+        };
+        find_footer(self.repository, class, pack).await?.ok_or(damage)
+    }
+
+    /// The chunk in a frame of a pack, whether the index knows of it or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`] if it is not there with the bytes its id says, or the store's error.
+    pub async fn chunk_at(&mut self, id: &ChunkId, class: PackClass, hint: Hint) -> anyhow::Result<Bytes> {
+        let place = place_of(class, hint);
+        let chunk = self.frame(&place).await?.chunk(id);
+        chunk.ok_or_else(|| self.damage(&place, format!("chunk {id} is not in frame {}", hint.frame)))
+    }
+
+    /// Where a chunk ends in a pack, by the pack's footer, and its length; none if the frame does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`] if there is no footer, or the store's error.
+    pub async fn end_in_pack(
+        &mut self,
+        id: &ChunkId,
+        class: PackClass,
+        hint: Hint,
+    ) -> anyhow::Result<Option<(u64, u32)>> {
+        let footer = self.footer(&place_of(class, hint)).await?;
+        let Some(frame) = footer.frames.get(hint.frame as usize) else { return Ok(None) };
+        let chunk = footer.chunks[frame.chunks.clone()].iter().find(|chunk| chunk.id == *id);
+        Ok(chunk.map(|chunk| (frame.range.end, chunk.length_bytes)))
+    }
+
+    /// Where each chunk of some metadata packs is, by the packs' footers. Packs without one are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn places_in(&mut self, packs: &[PackId]) -> anyhow::Result<HashMap<ChunkId, Hint>> {
+        let mut places = HashMap::new();
+        for pack in packs {
+            let footer = match self.footer(&place_of(PackClass::Meta, Hint { pack: *pack, frame: 0 })).await {
+                Ok(footer) => footer,
+                Err(error) if error.downcast_ref::<Damage>().is_some() => continue,
+                Err(error) => return Err(error),
+            };
+            for (frame, entry) in (0..).zip(&footer.frames) {
+                let chunks = &footer.chunks[entry.chunks.clone()];
+                places.extend(chunks.iter().map(|chunk| (chunk.id, Hint { pack: *pack, frame })));
+            }
+        }
+        Ok(places)
     }
 
     fn damage(&self, place: &Location, reason: String) -> anyhow::Error {
         let key = layout::pack_key(place.class, &place.pack);
         Damage { object: format!("{}/{key}", self.repository.store().url()), reason }.into()
     }
+}
+
+/// A frame as a place of which nothing else is known.
+fn place_of(class: PackClass, hint: Hint) -> Location {
+    Location { pack: hint.pack, class, pack_stored_bytes: 0, frame: hint.frame, length_bytes: 0 }
 }

@@ -260,6 +260,21 @@ pub async fn read_outcome(
     Ok(SessionEnd { outcome, manifest_digest: end.manifest_digest, bytes: stored.bytes })
 }
 
+/// Reads the start of a session past any cache.
+///
+/// # Errors
+///
+/// [`Damage`] if it is missing or not as it should be, or the store's error.
+pub async fn read_start(repository: &Repository, session: SessionId) -> anyhow::Result<SessionStart> {
+    let key = layout::session_start_key(&session);
+    let check = |start: &SessionRecord, _: &StoredAs| match start.start {
+        Some(_) if start.event == SessionEvent::Start => check_session(start, session),
+        _ => Err(FormatError::invalid("it is not the start of a session")),
+    };
+    let (record, _) = repository.read_record(ObjectKind::Session, &key, &RecordCache::none(), check).await?;
+    record.start.context("a start has been checked to have one")
+}
+
 /// Checks that a record has not been put in the place of another session's.
 fn check_session(record: &SessionRecord, session: SessionId) -> Result<(), FormatError> {
     if record.session == session { Ok(()) } else { Err(FormatError::invalid("it is of another session")) }
