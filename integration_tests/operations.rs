@@ -25,6 +25,8 @@ mod lost_packs;
 mod model;
 #[path = "operations/noting.rs"]
 mod noting;
+#[path = "operations/repairing.rs"]
+mod repairing;
 #[path = "operations/requests.rs"]
 mod requests;
 #[path = "operations/round_trips.rs"]

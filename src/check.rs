@@ -9,6 +9,7 @@ mod structure;
 pub mod subset;
 
 pub use remember::remember;
+pub(crate) use structure::read_footer_copies;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -14,6 +14,7 @@ mod list;
 mod man;
 mod output;
 mod progress;
+mod repair;
 mod restore;
 mod show;
 mod tag;
@@ -96,6 +97,7 @@ enum Command {
     Restore(restore::RestoreArguments),
     Tag(tag::TagArguments),
     Check(check::CheckArguments),
+    Repair(repair::RepairArguments),
     Forget(forget::ForgetArguments),
     Unforget(unforget::UnforgetArguments),
     Debug(debug::DebugArguments),
@@ -176,6 +178,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
         Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,
         Command::Check(arguments) => check::cmd_check(context, &arguments).await,
+        Command::Repair(arguments) => repair::cmd_repair(context, arguments).await,
         Command::Forget(arguments) => forget::cmd_forget(context, &arguments).await,
         Command::Unforget(arguments) => unforget::cmd_unforget(context, &arguments).await,
         Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,

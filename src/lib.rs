@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod object;
 pub mod pack;
 pub mod records;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retention;

@@ -150,6 +150,37 @@ fn a_check_says_what_is_damaged_and_ends_with_5() {
 }
 
 #[test]
+fn repairs_mend_what_a_check_names() {
+    let tool = workspace("");
+    let made = archive(&tool, "pipe", 1);
+    std::fs::remove_file(largest(&tool, "index")).unwrap();
+    tool.run(["check", "--no-notes"]).assert_code(3);
+    tool.run(["repair", "index", "--dry-run"]).assert_code(0);
+    tool.run(["check", "--no-notes"]).assert_code(3);
+    tool.run(["repair", "index"]).assert_code(0);
+    tool.run(["check", "--no-notes", "--read-data"]).assert_code(0);
+    let pack = largest(&tool, "data");
+    let key = format!(
+        "data/{}/{}",
+        pack.parent().unwrap().file_name().unwrap().to_str().unwrap(),
+        pack.file_name().unwrap().to_str().unwrap()
+    );
+    tool.run(["repair", "packs", &key]).assert_failed_naming("is as it should be");
+    flip_the_middle(&pack);
+    tool.run(["repair", "packs", &key]).assert_code(0);
+    assert!(!pack.exists());
+    tool.run(["check", "--no-notes"]).assert_code(5);
+    let affected = tool.run(["repair", "manifests"]);
+    assert!(affected.text().contains(&made), "{}", affected.text());
+    // The same bytes once more heal the backup.
+    archive(&tool, "pipe", 1);
+    tool.run(["check", "--no-notes", "--read-data"]).assert_code(0);
+    assert_eq!(tool.restore_stream(&made), random_bytes(50_000, 1));
+    tool.run(["repair", "manifests", "--forget"]).assert_code(0);
+    assert_eq!(listed(&tool).len(), 2);
+}
+
+#[test]
 #[ignore = "needs root and Btrfs"]
 fn what_a_check_has_found_damaged_is_not_built_on() {
     let source = TestBtrfs::new(512, "");

@@ -29,7 +29,7 @@ async fn check_through(world: &World, store: Store, data: Option<Subset>) -> any
     check(&repository, &options, &monitor).await
 }
 
-async fn check_it(world: &World, data: Option<Subset>) -> Report {
+pub(crate) async fn check_it(world: &World, data: Option<Subset>) -> Report {
     check_through(world, world.store(), data).await.unwrap()
 }
 
@@ -38,7 +38,7 @@ fn affected(report: &Report) -> BTreeSet<ManifestId> {
 }
 
 /// A full backup, one on it, and one of another host.
-async fn three(world: &World) -> [Made; 3] {
+pub(crate) async fn three(world: &World) -> [Made; 3] {
     let full = world.back_up(&Sample::random(1, 200_000)).await;
     let next = Sample::of_files(2, vec![random_bytes(1, 200_000), random_bytes(2, 50_000)]).on(1);
     let next = world.back_up(&next).await;

@@ -12,7 +12,8 @@ use crate::codec::decode_frame;
 use crate::id::{ChunkId, PackId};
 use crate::object::FormatError;
 use crate::pack::format::{
-    ChunkEntry, FrameEntry, PACK_LIMIT_BYTES, PackClass, PackFooter, TRAILER_BYTES, read_footer, read_trailer,
+    ChunkEntry, FrameEntry, FrameKind, PACK_LIMIT_BYTES, PackClass, PackFooter, TRAILER_BYTES, read_footer,
+    read_trailer,
 };
 use crate::repository::index::find_footer;
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
@@ -201,14 +202,74 @@ fn own_footer(id: PackId, class: PackClass, bytes: &[u8]) -> Result<PackFooter, 
 fn bad_chunks(bytes: &[u8], footer: &PackFooter) -> Vec<ChunkId> {
     let bad = |frame: &FrameEntry| {
         let entries = &footer.chunks[frame.chunks.clone()];
-        let open = usize::try_from(frame.range.end)
-            .ok()
-            .filter(|end| *end <= bytes.len())
-            .and_then(|_| OpenFrame::open(&bytes[local(&frame.range, 0)], entries).ok());
+        let open = open_at(bytes, frame, entries);
         let is_bad = |entry: &&ChunkEntry| open.as_ref().is_none_or(|open| open.chunk(&entry.id).is_none());
         entries.iter().filter(is_bad).map(|entry| entry.id).collect::<Vec<_>>()
     };
     footer.frames.par_iter().flat_map_iter(bad).collect()
+}
+
+/// What could be read of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SalvagedFrame {
+    /// What its chunks are.
+    pub kind: FrameKind,
+    /// The chunks that were right, one after another.
+    pub plaintext: Vec<u8>,
+    /// Those chunks.
+    pub chunks: Vec<ChunkEntry>,
+    /// How many chunks were not.
+    pub lost: usize,
+}
+
+/// Reads what is right of a damaged pack; nothing of one that is gone, or of which nothing tells what it had.
+///
+/// Takes memory for the pack and all its plaintext.
+///
+/// # Errors
+///
+/// The store's error.
+pub async fn salvage_pack(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<Vec<SalvagedFrame>> {
+    let bytes = match repository.get(&layout::pack_key(class, &id), PACK_LIMIT_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.downcast_ref::<Damage>().is_some() => Bytes::new(),
+        Err(error) => return Err(error),
+    };
+    let footer = match own_footer(id, class, &bytes) {
+        Ok(footer) => Some(footer),
+        Err(_) => match read_pack_footer(repository, class, id).await {
+            Ok(footer) => Some(footer),
+            Err(error) if error.downcast_ref::<Damage>().is_some() => find_footer(repository, class, id).await?,
+            Err(error) => return Err(error),
+        },
+    };
+    let Some(footer) = footer else { return Ok(Vec::new()) };
+    let salvage = move || {
+        let of = |frame: &FrameEntry| salvage_frame(&bytes, frame, &footer.chunks[frame.chunks.clone()]);
+        footer.frames.par_iter().map(of).collect()
+    };
+    Ok(compute(salvage).await)
+}
+
+fn salvage_frame(bytes: &[u8], frame: &FrameEntry, entries: &[ChunkEntry]) -> SalvagedFrame {
+    let open = open_at(bytes, frame, entries);
+    let mut salvaged = SalvagedFrame { kind: frame.kind, plaintext: Vec::new(), chunks: Vec::new(), lost: 0 };
+    for entry in entries {
+        match open.as_ref().and_then(|open| open.chunk(&entry.id)) {
+            Some(chunk) => {
+                salvaged.plaintext.extend_from_slice(&chunk);
+                salvaged.chunks.push(*entry);
+            }
+            None => salvaged.lost += 1,
+        }
+    }
+    salvaged
+}
+
+/// Opens a frame of a pack whose bytes are at hand, if that is possible.
+fn open_at(bytes: &[u8], frame: &FrameEntry, entries: &[ChunkEntry]) -> Option<OpenFrame> {
+    let is_within = usize::try_from(frame.range.end).is_ok_and(|end| end <= bytes.len());
+    is_within.then(|| OpenFrame::open(&bytes[local(&frame.range, 0)], entries).ok()).flatten()
 }
 
 fn local(range: &Range<u64>, start: u64) -> Range<usize> {

@@ -1,0 +1,187 @@
+//! Makes the index again from the footers of packs and from their copies in metadata packs.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::backup::{BackupRun, Host};
+use crate::check::read_footer_copies;
+use crate::id::{PackId, SegmentId, SessionId};
+use crate::monitor::{Monitor, SilentMonitor};
+use crate::pack::format::{PackClass, PackRecord};
+use crate::records::session::Outcome;
+use crate::repair::SegmentWriter;
+use crate::repository::cache::RecordCache;
+use crate::repository::index::{PackSizes, list_packs, list_segments, read_segment};
+use crate::repository::packs::read_pack_footer;
+use crate::repository::session::{WriteSession, list_sessions, read_outcome};
+use crate::repository::{Damage, Repository, layout};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// What is wrong with the index, and was mended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexRepair {
+    /// Packs that the index did not know.
+    pub added: BTreeSet<(PackClass, PackId)>,
+    /// Packs that the index knew, and that are gone or have another length.
+    pub lost: BTreeSet<(PackClass, PackId)>,
+    /// Packs that the index does not know and of which no footer can be read, with the reason.
+    pub unreadable: Vec<((PackClass, PackId), String)>,
+    /// Segments that cannot be read, or that name packs which are lost; what is right of them is in new ones.
+    pub replaced: Vec<SegmentId>,
+}
+
+impl IndexRepair {
+    /// Whether nothing has to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.lost.is_empty() && self.replaced.is_empty()
+    }
+}
+
+/// Makes the index name exactly the packs that are there, of sessions that have ended.
+///
+/// Reads the index, and, for packs that it does not know, the copies of their footers; a data pack itself only where there
+/// is no copy. A session of its own: new segments are put first, then its end, then those that they replace are deleted.
+/// To be called with the host's lock held. Without a `host` it only tells what would be done.
+///
+/// # Errors
+///
+/// If the store or the local disk fails.
+pub async fn repair_index(repository: &Repository, host: Option<&Host>) -> anyhow::Result<IndexRepair> {
+    let Some(host) = host else { return survey(repository, None).await };
+    // What is wrong with the index is what this is about.
+    let silent: Arc<dyn Monitor> = Arc::new(SilentMonitor);
+    let run = BackupRun::begin_for("repair", repository, host, "", &silent).await?;
+    let repaired = match survey(repository, Some(run.session())).await {
+        // Only now the new segments count.
+        Ok(repair) => run.session().abandon().await.map(|_| repair),
+        Err(error) => Err(error),
+    };
+    let repair = match repaired {
+        Ok(repair) => repair,
+        Err(error) => {
+            run.give_up().await;
+            return Err(error);
+        }
+    };
+    for segment in &repair.replaced {
+        let key = layout::segment_key(segment);
+        repository.store().delete(&key).await.with_context(|| format!("deleting {key}, which was replaced"))?;
+    }
+    Ok(repair)
+}
+
+/// Looks at everything in the order of a backup, and stores segments for what the index does not know.
+async fn survey(repository: &Repository, session: Option<&WriteSession>) -> anyhow::Result<IndexRepair> {
+    let counting = sessions_that_count(repository).await?;
+    let segments = list_segments(repository).await?;
+    let listed = list_packs(repository).await?;
+    let mut repair = IndexRepair::default();
+    let mut writer = SegmentWriter::new(session);
+    let known = keep_what_is_right(repository, &segments, &counting, &listed, &mut writer, &mut repair).await?;
+    let unknown: BTreeSet<_> = listed.keys().copied().filter(|pack| !known.contains(pack)).collect();
+    add_unknown(repository, unknown, &counting, &listed, &mut writer, &mut repair).await?;
+    writer.flush().await?;
+    repair.lost.retain(|pack| !repair.added.contains(pack));
+    Ok(repair)
+}
+
+async fn sessions_that_count(repository: &Repository) -> anyhow::Result<HashSet<SessionId>> {
+    let mut counting = HashSet::new();
+    for session in list_sessions(repository).await?.ended {
+        match read_outcome(repository, session, &RecordCache::none()).await {
+            Ok(end) if end.outcome != Outcome::Void => drop(counting.insert(session)),
+            Ok(_) => {}
+            Err(error) if error.downcast_ref::<Damage>().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(counting)
+}
+
+/// Gives the packs that the index knows rightly. What is right of segments that are not quite is stored again.
+async fn keep_what_is_right(
+    repository: &Repository,
+    segments: &[SegmentId],
+    counting: &HashSet<SessionId>,
+    listed: &PackSizes,
+    writer: &mut SegmentWriter<'_>,
+    repair: &mut IndexRepair,
+) -> anyhow::Result<HashSet<(PackClass, PackId)>> {
+    let mut known = HashSet::new();
+    for id in segments {
+        let segment = match read_segment(repository, *id).await {
+            Ok(segment) => segment,
+            Err(error) if error.downcast_ref::<Damage>().is_some() => {
+                repair.replaced.push(*id);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if !counting.contains(&segment.session) {
+            continue;
+        }
+        let pack_of = |record: &PackRecord| (record.footer.class, record.id);
+        let is_there = |record: &PackRecord| listed.get(&pack_of(record)) == Some(&record.stored_bytes);
+        let (right, lost): (Vec<_>, Vec<_>) = segment.packs.into_iter().partition(is_there);
+        known.extend(right.iter().map(pack_of));
+        if !lost.is_empty() {
+            repair.replaced.push(*id);
+            repair.lost.extend(lost.iter().map(pack_of));
+            for record in right {
+                writer.push(record).await?;
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// Adds packs that the index does not know, if they are of sessions that count.
+async fn add_unknown(
+    repository: &Repository,
+    mut unknown: BTreeSet<(PackClass, PackId)>,
+    counting: &HashSet<SessionId>,
+    listed: &PackSizes,
+    writer: &mut SegmentWriter<'_>,
+    repair: &mut IndexRepair,
+) -> anyhow::Result<()> {
+    if unknown.iter().any(|(class, _)| *class == PackClass::Data) {
+        let metas = listed.keys().filter(|(class, _)| *class == PackClass::Meta).map(|(_, pack)| *pack);
+        for meta in metas.collect::<BTreeSet<_>>() {
+            let copies = match read_footer_copies(repository, meta).await {
+                Ok(copies) => copies,
+                Err(error) if error.downcast_ref::<Damage>().is_some() => continue,
+                Err(error) => return Err(error),
+            };
+            for record in copies {
+                let pack = (PackClass::Data, record.id);
+                let fits = listed.get(&pack) == Some(&record.stored_bytes);
+                if fits && counting.contains(&record.footer.session) && unknown.remove(&pack) {
+                    repair.added.insert(pack);
+                    writer.push(record).await?;
+                }
+            }
+        }
+    }
+    for (class, id) in unknown {
+        match read_pack_footer(repository, class, id).await {
+            Ok(footer) if counting.contains(&footer.session) => {
+                repair.added.insert((class, id));
+                let stored_bytes = listed.get(&(class, id)).copied().unwrap_or_default();
+                writer.push(PackRecord { id, stored_bytes, checksum: None, footer }).await?;
+            }
+            // Of a run that is under way, or that prune has given up.
+            Ok(_) => {}
+            Err(error) if is_unreadable(&error) => repair.unreadable.push(((class, id), format!("{error:#}"))),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_unreadable(error: &anyhow::Error) -> bool {
+    let archived = |error: &StoreError| error.kind == StoreErrorKind::Archived;
+    error.downcast_ref::<Damage>().is_some() || error.downcast_ref::<StoreError>().is_some_and(archived)
+}
