@@ -15,7 +15,7 @@ const CODE_LINES_MAX: usize = 500;
 /// Words of the project; they know nothing of what is built with them.
 const VOCABULARY: &[&str] = &["id", "size", "clock", "monitor"];
 /// Formats: pure and synchronous.
-const FORMATS: &[&str] = &["object", "records", "codec", "send_stream", "chunker", "tree", "pack", "index"];
+const FORMATS: &[&str] = &["object", "records", "codec", "send_stream", "chunker", "tree", "pack", "index", "schedule"];
 /// The world outside.
 const EDGES: &[&str] = &["local_index", "store", "btrfs", "config", "lock"];
 /// What works on a repository, whatever the stream is from.
@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     Layer { modules: FORMATS, imports: &[VOCABULARY, FORMATS] },
     Layer { modules: &["local_index"], imports: &[VOCABULARY, &["pack"]] },
     Layer { modules: &["retention"], imports: &[VOCABULARY] },
-    Layer { modules: &["config"], imports: &[VOCABULARY, &["store", "retention"]] },
+    Layer { modules: &["config"], imports: &[VOCABULARY, &["store", "retention", "schedule"]] },
     Layer { modules: EDGES, imports: &[VOCABULARY] },
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },

@@ -15,12 +15,14 @@ use toml::de::DeTable;
 use self::fault::{Faults, quoted, shortened};
 use self::section::{Found, Section};
 use crate::retention::RetentionPolicy;
+use crate::schedule::Policy;
 use crate::size::{ByteSize, KIB, MIB};
 use crate::store::s3::settings::S3Settings;
 
 mod fault;
 mod retention;
 mod s3;
+mod schedule;
 mod section;
 mod subvolumes;
 #[cfg(test)]
@@ -66,6 +68,8 @@ pub struct Config {
     pub retention: RetentionPolicy,
     /// How many snapshots of each subvolume stay on the host, at least one.
     pub snapshots_retained: u32,
+    /// How often subvolumes are backed up; without it, whenever `backup` is started.
+    pub schedule: Option<Policy>,
     /// The subvolumes to back up, in the file's order; their names and paths are unique. May be empty: see
     /// [`Config::require_subvolumes`].
     pub subvolumes: Vec<SubvolumeConfig>,
@@ -169,6 +173,7 @@ impl Config {
             packing: PackingConfig::default(),
             retention: RetentionPolicy::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
+            schedule: None,
             subvolumes: Vec::new(),
         }
     }
@@ -229,6 +234,9 @@ impl Config {
             }
             snapshots.absolute_path("base_dir", faults).map(Found::into_value)
         });
+        let has_schedule = root.has("schedule");
+        let schedule = root.table("schedule", faults, schedule::read_schedule);
+        config.schedule = has_schedule.then_some(schedule);
         config.subvolumes = subvolumes::read_subvolumes(root, base_dir.as_deref(), faults);
         config
     }

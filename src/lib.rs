@@ -25,6 +25,7 @@ pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retention;
+pub mod schedule;
 pub mod send_stream;
 pub mod size;
 pub mod store;

@@ -12,7 +12,8 @@ use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, subvolumes";
+const ROOT_KEYS: &str =
+    "known here: repository, global, s3, chunking, packing, retention, snapshots, schedule, subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
 
@@ -57,6 +58,7 @@ fn every_key_is_read() {
         chunking = { minimum = "4 KiB", average = "16 KiB", maximum = "64 KiB" }
         packing = { pack_target = "0.5 GiB", compression_level = 0x13 }
         snapshots = { base_dir = "/pool/snapshots", retain = 7 }
+        schedule = { full_every = "30d", incremental_every = "2d", run_at = "02:30", max_chain_length = 40 }
         [retention]
         keep_last = 1
         keep_hourly = 2
@@ -95,6 +97,12 @@ fn every_key_is_read() {
             keep_tags: ["keep".to_owned(), "year:2026".to_owned()].into(),
         },
         snapshots_retained: 7,
+        schedule: Some(Policy {
+            full_every: Some(Duration::from_hours(30 * 24)),
+            incremental_every: Duration::from_hours(2 * 24),
+            run_at: Some(jiff::civil::Time::constant(2, 30, 0, 0)),
+            max_chain_length: Some(40),
+        }),
         subvolumes: vec![
             SubvolumeConfig {
                 path: "/pool/home".into(),
@@ -152,7 +160,7 @@ fn a_key_that_means_nothing_is_a_fault() {
         ("[snapshots]\nretian = 1", "3:1: snapshots.retian: unknown key (did you mean 'retain'?)"),
         ("[chunking]\n  min = '4 KiB'", "3:3: chunking.min: unknown key (did you mean 'minimum'?)"),
         ("[restore]\nverify = true", "2:2: restore: unknown key ({ROOT_KEYS})"),
-        ("[schedule]", "2:2: schedule: unknown key ({ROOT_KEYS})"),
+        ("[calendar]", "2:2: calendar: unknown key ({ROOT_KEYS})"),
         (
             "[global]\n\"log\\u001b[31m\\nlevel\" = 1",
             "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, state_dir, lock_path)",
@@ -248,6 +256,49 @@ fn a_value_that_cannot_be_is_a_fault() {
             "3:11: chunking.maximum: must be more than chunking.minimum",
         ),
     ]);
+}
+
+#[test]
+fn a_schedule_that_cannot_be_kept_is_a_fault() {
+    assert_faults(&[
+        (
+            "[schedule]\nincremental_every = 1",
+            "3:21: schedule.incremental_every: must be a duration in quotation marks with a unit, such as \"30s\", \
+             not the number 1",
+        ),
+        (
+            "[schedule]\nincremental_every = '1'",
+            "3:21: schedule.incremental_every: '1': a duration is whole numbers with the units w, d, h, min (or m) and s, \
+             such as '6h' or '1h 30min'",
+        ),
+        (
+            "[schedule]\nfull_every = '12h'",
+            "3:14: schedule.full_every: must not be less than schedule.incremental_every",
+        ),
+        (
+            "[schedule]\nfull_every = '1d'\nincremental_every = '2d'",
+            "3:14: schedule.full_every: must not be less than schedule.incremental_every",
+        ),
+        (
+            "[schedule]\nrun_at = '02:30'\nincremental_every = '6h'",
+            "4:21: schedule.incremental_every: must be whole days where there is a run_at",
+        ),
+        ("[schedule]\nrun_at = '24:30'", "3:10: schedule.run_at: must be a time of day such as \"02:30\", not '24:30'"),
+        ("[schedule]\nrun_at = '2:30'", "3:10: schedule.run_at: must be a time of day such as \"02:30\", not '2:30'"),
+        ("[schedule]\nrun_at = 02:30:00", "3:10: schedule.run_at: must be a string, not a date or time"),
+        (
+            "[schedule]\nmax_chain_length = 0",
+            "3:20: schedule.max_chain_length: must be a whole number from 1 to 10000, not the number 0",
+        ),
+    ]);
+}
+
+#[test]
+fn a_schedule_without_keys_asks_for_one_backup_a_day() {
+    assert_eq!(parse("repository = 'r'").schedule, None);
+    let policy = parse("repository = 'r'\n[schedule]").schedule.unwrap();
+    assert_eq!(policy.incremental_every, Duration::from_hours(24));
+    assert_eq!((policy.full_every, policy.run_at, policy.max_chain_length), (None, None, None));
 }
 
 #[test]
@@ -484,6 +535,9 @@ fn the_example_shows_the_defaults() {
     assert!(shown.s3.force_path_style.take().is_some() && shown.s3.encryption.take().is_some());
     assert!(shown.s3.upload_bytes_per_second.take().is_some() && shown.s3.download_bytes_per_second.take().is_some());
     assert_eq!(shown.s3, open);
+    let schedule = shown.schedule.as_mut().unwrap();
+    assert!(schedule.full_every.take().is_some() && schedule.max_chain_length.take().is_some());
+    assert!(schedule.run_at.take().is_some());
     assert_eq!(parse(EXAMPLE), shown);
     let defaults = Config::for_repository("");
     assert_eq!((shown.log_level, shown.packing), (defaults.log_level, defaults.packing));
@@ -514,7 +568,7 @@ fn the_example_names_every_key() {
     }
 }
 
-const HEADERS: &str = r"\[(global|s3|chunking|packing|retention|snapshots)\]|\[\[subvolumes\]\]";
+const HEADERS: &str = r"\[(global|s3|chunking|packing|retention|snapshots|schedule)\]|\[\[subvolumes\]\]";
 const KEYS: &str = "(repository|global|subvolumes|path|name|retain|base_dir|minimum|pack_target|x|\"ä\")";
 const VALUES: &str =
     r#"(1|-1|0x1f|1e400|inf|true|'/a'|'/'|"\\u0000"|'64 KiB'|\[\{path='/a'\}\]|\{retain=1\}|1979-05-27)"#;
