@@ -22,6 +22,8 @@ mod kills;
 mod limits;
 #[path = "end_to_end/maintenance.rs"]
 mod maintenance;
+#[path = "end_to_end/nightly.rs"]
+mod nightly;
 #[path = "end_to_end/orphans.rs"]
 mod orphans;
 #[path = "end_to_end/parents.rs"]

@@ -7,6 +7,7 @@ mod frames;
 mod interruption;
 mod reading;
 mod recipe;
+mod unchanged;
 mod uploader;
 
 use std::convert::Infallible;

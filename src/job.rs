@@ -1,38 +1,40 @@
-//! One run over the configured subvolumes: snapshot, send, back up, retain. And the way back, through `btrfs receive`.
+//! One run over the configured subvolumes: what is due is snapshot, sent, backed up, retained. And the way back, through
+//! `btrfs receive`.
 
+mod file_system;
 mod journal;
+mod orphans;
+mod planning;
 mod restoring;
 mod sending;
 
+pub use file_system::{Btrfs, FileSystem};
+pub use planning::{Schedule, past_backups};
 pub use restoring::{RestoreTarget, restore_subvolume};
 pub use sending::SendSource;
 
 use std::collections::HashSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::{
-    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Interruption, Stream, unless_interrupted,
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Interrupted, Interruption, Stream,
+    unless_interrupted,
 };
 use crate::btrfs::BtrfsError;
-use crate::btrfs::command::{BtrfsCommand, SendOptions};
-use crate::btrfs::parents::{ParentCandidate, ParentChoice, choose_parent, sent_identity};
+use crate::btrfs::parents::sent_identity;
 use crate::btrfs::snapshots::{self, Snapshot};
-use crate::btrfs::subvolume::{Subvolume, list_subvolumes, subvolume_info};
 use crate::config::SubvolumeConfig;
-use crate::id::{ManifestId, PackId, SnapshotVersion, Uuid};
+use crate::id::{PackId, Uuid};
 use crate::job::journal::Journal;
+use crate::job::planning::{Chosen, Plan};
 use crate::monitor::Monitor;
-use crate::records::manifest::Parent;
-use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Catalog, Published, read_chain};
-use crate::repository::notes::Notes;
-use crate::repository::session::{Unsettled, end_dead_sessions};
-use crate::repository::{Damage, Repository};
-use crate::restore::{RestoreOptions, data_packs};
+use crate::repository::Repository;
+use crate::repository::catalog::{Catalog, Published};
+use crate::repository::session::Unsettled;
+use crate::schedule::Decision;
 
 /// What a run works with.
 #[derive(Debug)]
@@ -41,13 +43,17 @@ pub struct Job {
     pub repository: Repository,
     /// This host.
     pub host: Host,
-    /// The `btrfs` command.
-    pub btrfs: BtrfsCommand,
+    /// Where the subvolumes are.
+    pub file_system: Arc<dyn FileSystem>,
     /// Bounds of a backup.
     pub options: BackupOptions,
     /// How many snapshots of a subvolume stay.
     pub snapshots_retained: usize,
-    /// Sends everything, even where a parent could be had.
+    /// When subvolumes are due; without it they always are.
+    pub schedule: Option<Schedule>,
+    /// Backs up what is not due, too.
+    pub once: bool,
+    /// Sends everything, even where a parent could be had, and whether it is due or not.
     pub full: bool,
     /// Is told how it goes.
     pub monitor: Arc<dyn Monitor>,
@@ -60,40 +66,66 @@ pub struct Job {
 }
 
 /// What became of one subvolume.
-pub type Outcome = (String, anyhow::Result<BackupSummary>);
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its name.
+    pub subvolume: String,
+    /// What was done, or why not.
+    pub result: anyhow::Result<Done>,
+    /// How long it took, its snapshot not counted.
+    pub took: SignedDuration,
+}
 
-/// A parent that was chosen, or why there is none.
-enum Chosen {
-    Parent { snapshot: Box<Subvolume>, link: Parent },
-    None { reason: String },
+/// What was done with a subvolume.
+#[derive(Debug)]
+pub enum Done {
+    /// A backup was published.
+    Published(Box<BackupSummary>),
+    /// Nothing, as none is due.
+    NotDue(Decision),
+}
+
+/// A subvolume with what to do, and its snapshot, if that was taken.
+struct Step<'a> {
+    subvolume: &'a SubvolumeConfig,
+    work: anyhow::Result<Work>,
+}
+
+enum Work {
+    NotDue(Decision),
+    Unchanged { parent: Box<Published>, seen_at: Timestamp },
+    Send { snapshot: Box<Snapshot>, full: Option<String> },
+}
+
+/// What a run keeps account of: the snapshots under way, and those that need not be looked for any more.
+struct Account {
+    journal: Option<Journal>,
+    settled: Vec<PathBuf>,
 }
 
 impl Job {
-    /// Backs up subvolumes, one after another. One that fails does not keep the others from being backed up.
+    /// Backs up subvolumes that are due, one after another. One that fails does not keep the others from being backed up.
     ///
     /// The snapshots are taken first, all together, so that they show one moment. To be called with the host's lock
     /// held.
     pub async fn run(&self, subvolumes: &[SubvolumeConfig]) -> Vec<Outcome> {
-        let mut journal = self.open_journal();
-        if let Some(journal) = &mut journal {
+        let mut account = Account { journal: self.open_journal(), settled: Vec::new() };
+        if let Some(journal) = &mut account.journal {
             self.delete_orphans(journal).await;
         }
-        let clock = self.repository.clock();
-        let plan = |subvolume: &SubvolumeConfig| snapshots::plan(&subvolume.base_dir, &subvolume.name, clock.as_ref());
-        let planned: Vec<_> = subvolumes.iter().map(plan).collect();
-        self.change_journal(&mut journal, |journal| journal.add(planned.iter().flatten().cloned()));
-        let take = |(subvolume, path): (&SubvolumeConfig, Result<PathBuf, BtrfsError>)| {
-            path.and_then(|path| snapshots::create(&subvolume.path, &path))
-        };
-        let taken: Vec<_> = subvolumes.iter().zip(planned).map(take).collect();
-        let (mut outcomes, mut settled) = (Vec::new(), Vec::new());
-        for (subvolume, snapshot) in subvolumes.iter().zip(taken) {
-            let outcome = match snapshot {
-                Ok(snapshot) => self.back_up(subvolume, &snapshot, &mut settled).await,
-                Err(error) => Err(error.into()),
+        let plans = self.plan_all(subvolumes).await;
+        let steps = self.take_snapshots(subvolumes, plans, &mut account);
+        let mut outcomes = Vec::new();
+        for Step { subvolume, work } in steps {
+            let started_at = self.repository.clock().now();
+            let result = match work {
+                Ok(work) => self.work_on(subvolume, work, &mut account).await,
+                Err(error) => Err(error),
             };
-            outcomes.push((subvolume.name.clone(), outcome));
+            let took = self.repository.clock().now().duration_since(started_at);
+            outcomes.push(Outcome { subvolume: subvolume.name.clone(), result, took });
         }
+        let Account { mut journal, settled } = account;
         self.change_journal(&mut journal, |journal| {
             for path in &settled {
                 journal.remove(path);
@@ -103,6 +135,121 @@ impl Job {
         outcomes
     }
 
+    /// Decides for each subvolume what to do. If the repository cannot be looked at, all fail for that reason.
+    async fn plan_all(&self, subvolumes: &[SubvolumeConfig]) -> Vec<anyhow::Result<Plan>> {
+        let load = Catalog::load(&self.repository, &self.host.cache);
+        match unless_interrupted(&self.interruption, load).await {
+            Ok(catalog) => {
+                self.report_damaged(&catalog);
+                subvolumes.iter().map(|subvolume| self.plan(&catalog, subvolume)).collect()
+            }
+            Err(error) => {
+                let again = |_| Err(said_again(&error));
+                let others: Vec<_> = subvolumes.iter().skip(1).map(again).collect();
+                std::iter::once(Err(error)).chain(others).take(subvolumes.len()).collect()
+            }
+        }
+    }
+
+    fn report_damaged(&self, catalog: &Catalog) {
+        for error in &catalog.damaged {
+            self.monitor.problem(&format!("{error:#}"));
+        }
+    }
+
+    /// Takes the snapshots of all that is to be sent. They are in the journal before.
+    fn take_snapshots<'a>(
+        &self,
+        subvolumes: &'a [SubvolumeConfig],
+        plans: Vec<anyhow::Result<Plan>>,
+        account: &mut Account,
+    ) -> Vec<Step<'a>> {
+        let mut planned = Vec::new();
+        for (subvolume, plan) in subvolumes.iter().zip(plans) {
+            let path = match &plan {
+                Ok(Plan::Send { .. }) => Some(self.snapshot_path(subvolume)),
+                _ => None,
+            };
+            planned.push((subvolume, plan, path));
+        }
+        let paths: Vec<PathBuf> =
+            planned.iter().filter_map(|(_, _, path)| path.as_ref()?.as_ref().ok().cloned()).collect();
+        self.change_journal(&mut account.journal, |journal| journal.add(paths));
+        let take = |(subvolume, plan, path): (&'a SubvolumeConfig, anyhow::Result<Plan>, Option<_>)| {
+            let work = match (plan, path) {
+                (Ok(Plan::Send { full }), Some(path)) => self
+                    .take_snapshot(subvolume, path)
+                    .map(|snapshot| Work::Send { snapshot: Box::new(snapshot), full }),
+                (Ok(Plan::Unchanged { parent, seen_at }), _) => Ok(Work::Unchanged { parent, seen_at }),
+                (Ok(Plan::NotDue(decision)), _) => Ok(Work::NotDue(decision)),
+                (Ok(Plan::Send { .. }), None) => Err(anyhow::anyhow!("its snapshot has no path")),
+                (Err(error), _) => Err(error),
+            };
+            Step { subvolume, work }
+        };
+        planned.into_iter().map(take).collect()
+    }
+
+    fn snapshot_path(&self, subvolume: &SubvolumeConfig) -> Result<PathBuf, BtrfsError> {
+        snapshots::plan(&subvolume.base_dir, &subvolume.name, self.repository.clock().as_ref())
+    }
+
+    fn take_snapshot(
+        &self,
+        subvolume: &SubvolumeConfig,
+        path: Result<PathBuf, BtrfsError>,
+    ) -> anyhow::Result<Snapshot> {
+        Ok(self.file_system.snapshot(&subvolume.path, &path?)?)
+    }
+
+    async fn work_on(&self, subvolume: &SubvolumeConfig, work: Work, account: &mut Account) -> anyhow::Result<Done> {
+        let sent = match work {
+            Work::NotDue(decision) => {
+                tracing::info!(subvolume = %subvolume.name, reason = %decision.reason, "not due");
+                return Ok(Done::NotDue(decision));
+            }
+            Work::Send { snapshot, full } => self.back_up(subvolume, &snapshot, full, &mut account.settled).await,
+            Work::Unchanged { parent, seen_at } => {
+                if let Some(summary) = self.note_unchanged(subvolume, &parent, seen_at).await? {
+                    self.retain(subvolume, parent.manifest.version().map(|version| version.uuid));
+                    return Ok(Done::Published(Box::new(summary)));
+                }
+                // What it was to refer to is damaged: all is sent again, as it is now.
+                let path = self.snapshot_path(subvolume);
+                let listed = path.as_ref().ok().cloned();
+                self.change_journal(&mut account.journal, |journal| journal.add(listed));
+                let snapshot = self.take_snapshot(subvolume, path)?;
+                self.back_up(subvolume, &snapshot, None, &mut account.settled).await
+            }
+        };
+        sent.map(|summary| Done::Published(Box::new(summary)))
+    }
+
+    /// Publishes that nothing has changed; nothing if the backup it would refer to is damaged.
+    async fn note_unchanged(
+        &self,
+        subvolume: &SubvolumeConfig,
+        parent: &Published,
+        seen_at: Timestamp,
+    ) -> anyhow::Result<Option<BackupSummary>> {
+        let begin = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor);
+        let run = unless_interrupted(&self.interruption, begin).await?;
+        let look = self.damage_of(parent.id(), run.index().missing_packs());
+        match unless_interrupted(&self.interruption, look).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                run.give_up().await;
+                return Ok(None);
+            }
+            Err(error) => {
+                run.give_up().await;
+                return Err(error);
+            }
+        }
+        tracing::info!(subvolume = %subvolume.name, since = %parent.id(), "nothing has changed");
+        run.publish_unchanged(parent, seen_at, &self.interruption).await.map(Some)
+    }
+
     /// Sends one snapshot to the repository. When that fails, the snapshot is of no use and is deleted.
     ///
     /// `settled` gets its path when it has a backup or is gone.
@@ -110,13 +257,14 @@ impl Job {
         &self,
         subvolume: &SubvolumeConfig,
         snapshot: &Snapshot,
+        full: Option<String>,
         settled: &mut Vec<PathBuf>,
     ) -> anyhow::Result<BackupSummary> {
-        let sent = self.send(subvolume, snapshot).await;
+        let sent = self.send(subvolume, snapshot, full).await;
         match &sent {
             Ok(_) => {
                 settled.push(snapshot.path.clone());
-                self.retain(subvolume, snapshot.info.uuid);
+                self.retain(subvolume, Some(snapshot.info.uuid));
             }
             // The backup may exist after all, and the next one be made against it.
             Err(error) if error.downcast_ref::<Unsettled>().is_some() => {}
@@ -129,11 +277,15 @@ impl Job {
         sent
     }
 
-    async fn send(&self, subvolume: &SubvolumeConfig, snapshot: &Snapshot) -> anyhow::Result<BackupSummary> {
-        self.warn_of_nested(subvolume)?;
+    async fn send(
+        &self,
+        subvolume: &SubvolumeConfig,
+        snapshot: &Snapshot,
+        full: Option<String>,
+    ) -> anyhow::Result<BackupSummary> {
         let begin = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor);
         let run = unless_interrupted(&self.interruption, begin).await?;
-        let prepare = self.prepare(subvolume, snapshot, run.index().missing_packs());
+        let prepare = self.prepare(subvolume, snapshot, full, run.index().missing_packs());
         let prepared = unless_interrupted(&self.interruption, prepare).await;
         let (stream, request) = match prepared {
             Ok(prepared) => prepared,
@@ -145,14 +297,18 @@ impl Job {
         run.publish(stream, &request, &self.options).await
     }
 
-    /// Chooses the parent and starts `btrfs send`.
+    /// Chooses the parent and starts to send.
     async fn prepare(
         &self,
         subvolume: &SubvolumeConfig,
         snapshot: &Snapshot,
+        full: Option<String>,
         missing: &HashSet<PackId>,
     ) -> anyhow::Result<(Stream, BackupRequest)> {
-        let chosen = self.choose(subvolume, Some(&snapshot.info.uuid), &self.host.cache).await?;
+        let chosen = match full {
+            Some(reason) => Chosen::None { reason },
+            None => self.choose(subvolume, Some(&snapshot.info.uuid), &self.host.cache).await?,
+        };
         let (parent_path, parent) = match self.unless_damaged(chosen, missing).await? {
             Chosen::Parent { snapshot, link } => (snapshot.path, Some(link)),
             Chosen::None { reason } => {
@@ -160,124 +316,24 @@ impl Job {
                 (None, None)
             }
         };
-        let options = SendOptions { protocol: None, compressed_data: subvolume.compressed_data };
-        let child = self.btrfs.send(&snapshot.path, parent_path.as_deref(), &[], options)?;
+        let compressed_data = subvolume.compressed_data;
+        let stream =
+            self.file_system.send(&snapshot.path, parent_path.as_deref(), compressed_data, &self.interruption)?;
         let request = BackupRequest {
             subvolume: subvolume.name.clone(),
             created_at: snapshot.name.taken_at(),
             expected: Expected::Snapshot { subject: sent_identity(&snapshot.info), parent },
-            compressed_data: subvolume.compressed_data,
+            compressed_data,
         };
-        Ok((SendSource::stream(child, self.interruption.clone()), request))
-    }
-
-    /// Takes a full backup for the choice if the chain that was chosen turns out to be damaged.
-    async fn unless_damaged(&self, chosen: Chosen, missing: &HashSet<PackId>) -> anyhow::Result<Chosen> {
-        let Chosen::Parent { link, .. } = &chosen else { return Ok(chosen) };
-        match self.check_undamaged(link.manifest, missing).await {
-            Ok(()) => Ok(chosen),
-            Err(error) if error.downcast_ref::<Damage>().is_some() => {
-                self.monitor.problem(&format!("{error:#}: the next backup is a full one"));
-                Ok(Chosen::None { reason: format!("what it could be made against is damaged: {error:#}") })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Checks that all manifests of a chain can be read, past this host's copies, that no check has found them damaged, and
-    /// that their packs are there.
-    async fn check_undamaged(&self, manifest: ManifestId, missing: &HashSet<PackId>) -> anyhow::Result<()> {
-        let chain = read_chain(&self.repository, manifest).await?;
-        let notes = Notes::load(&self.repository, &self.host.cache).await?;
-        for backup in &chain {
-            if let Some(reason) = notes.known_damage(backup.id()) {
-                let reason = format!("the last check has found it damaged: {reason}");
-                return Err(Damage { object: format!("backup {}", backup.id()), reason }.into());
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        for backup in &chain {
-            let options = RestoreOptions::new(self.scratch_directory.clone());
-            let data = data_packs(&self.repository, &backup.manifest, &options, &self.monitor).await?;
-            let mut needed = data.iter().chain(&backup.manifest.meta_packs);
-            if let Some(lost) = needed.find(|pack| missing.contains(pack)) {
-                let object = format!("backup {}", backup.id());
-                return Err(Damage { object, reason: format!("its pack {lost} is missing") }.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// The parent of the next backup: the newest snapshot on this host that is one of a backup with a whole chain.
-    async fn choose(
-        &self,
-        subvolume: &SubvolumeConfig,
-        new: Option<&Uuid>,
-        cache: &RecordCache,
-    ) -> anyhow::Result<Chosen> {
-        if self.full {
-            return Ok(Chosen::None { reason: "a full backup was asked for".to_owned() });
-        }
-        let catalog = Catalog::load(&self.repository, cache).await.context("looking for a parent")?;
-        for error in &catalog.damaged {
-            self.monitor.problem(&format!("{error:#}"));
-        }
-        let candidates = candidates(&catalog, &subvolume.name);
-        // Paths are those below the mount that is asked, and the source may be mounted apart from its snapshots.
-        let mut local = match list_subvolumes(&subvolume.base_dir) {
-            Err(BtrfsError::NotFound { .. }) => Vec::new(),
-            listed => listed?,
-        };
-        local.retain(|local| local.path.is_some() && Some(&local.info.uuid) != new);
-        Ok(match choose_parent(&local, &candidates) {
-            ParentChoice::None { reason } => Chosen::None { reason },
-            ParentChoice::Parent { snapshot, manifest } => {
-                let backup = catalog.published.iter().find(|backup| backup.id() == manifest);
-                let digest = backup.context("the candidates come from the catalog")?.digest;
-                let SnapshotVersion { uuid, ctransid } = sent_identity(&snapshot.info);
-                Chosen::Parent { snapshot: Box::new(snapshot), link: Parent { manifest, digest, uuid, ctransid } }
-            }
-        })
-    }
-
-    /// Says what a run would do with a subvolume, and changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// If the subvolume or the repository cannot be looked at.
-    pub async fn describe(&self, subvolume: &SubvolumeConfig) -> anyhow::Result<String> {
-        subvolume_info(&subvolume.path)?;
-        self.warn_of_nested(subvolume)?;
-        let chosen = self.choose(subvolume, None, &RecordCache::none()).await?;
-        let what = match self.unless_damaged(chosen, &HashSet::new()).await? {
-            Chosen::Parent { snapshot, link } => {
-                format!("send what has changed since {} (backup {})", snapshot.shown_path().display(), link.manifest)
-            }
-            Chosen::None { reason } => format!("send all of it, as {reason}"),
-        };
-        Ok(format!("{}: would take a snapshot into {} and {what}", subvolume.name, subvolume.base_dir.display()))
-    }
-
-    fn warn_of_nested(&self, subvolume: &SubvolumeConfig) -> anyhow::Result<()> {
-        let (info, all) = (subvolume_info(&subvolume.path)?, list_subvolumes(&subvolume.path)?);
-        for nested in snapshots::nested_subvolumes(&info, &all) {
-            self.monitor.warn(&format!(
-                "{} is a subvolume of its own and not part of the backup of '{}': configure it too, if it is to be backed up",
-                subvolume.path.join(nested).display(),
-                subvolume.name
-            ));
-        }
-        Ok(())
+        Ok((stream, request))
     }
 
     /// Deletes old snapshots, but never the one that the next backup will be made against.
-    fn retain(&self, subvolume: &SubvolumeConfig, newest: Uuid) {
-        let list = snapshots::list(&subvolume.base_dir, &subvolume.name);
+    fn retain(&self, subvolume: &SubvolumeConfig, newest: Option<Uuid>) {
+        let list = self.file_system.snapshots(&subvolume.base_dir, &subvolume.name);
         match list {
             Ok(list) => {
-                for old in snapshots::plan_retention(&list, self.snapshots_retained, &[newest]) {
+                for old in snapshots::plan_retention(&list, self.snapshots_retained, newest.as_slice()) {
                     self.delete(old);
                 }
             }
@@ -287,69 +343,20 @@ impl Job {
 
     /// Deletes a snapshot; whether it could.
     fn delete(&self, snapshot: &Snapshot) -> bool {
-        let deleted = snapshots::delete(snapshot);
+        let deleted = self.file_system.delete(snapshot);
         if let Err(error) = deleted {
             self.monitor.problem(&format!("{:#}", anyhow::Error::new(error)));
             return false;
         }
         true
     }
+}
 
-    /// Without a journal a run goes on: it only matters if it is killed.
-    fn open_journal(&self) -> Option<Journal> {
-        let opened = Journal::open(&self.journal_directory);
-        opened.inspect_err(|error| self.warn_of_journal(error)).ok()
-    }
-
-    fn change_journal(&self, journal: &mut Option<Journal>, change: impl FnOnce(&mut Journal) -> io::Result<()>) {
-        if let Some(Err(error)) = journal.as_mut().map(change) {
-            self.warn_of_journal(&error);
-        }
-    }
-
-    fn warn_of_journal(&self, error: &io::Error) {
-        self.monitor.warn(&format!(
-            "{}: {error}: should this run be killed, its snapshots stay",
-            self.journal_directory.display()
-        ));
-    }
-
-    /// Deletes the snapshots that killed runs have left, but for those that are in the repository: the next backup is made
-    /// against these. What cannot be done now is left to the next run.
-    async fn delete_orphans(&self, journal: &mut Journal) {
-        if journal.snapshots().is_empty() {
-            return;
-        }
-        let published = match self.published_versions().await {
-            Ok(published) => published,
-            Err(error) => return tracing::warn!(error = %format!("{error:#}"), "snapshots of killed runs stay for now"),
-        };
-        for path in journal.snapshots().clone() {
-            match delete_unpublished(&path, &published) {
-                Ok(()) => journal.remove(&path),
-                // Its file system may be mounted again some day.
-                Err(error @ BtrfsError::NotFound { .. }) => {
-                    tracing::debug!(path = %path.display(), %error, "not looked for");
-                }
-                Err(error) => tracing::warn!(
-                    path = %path.display(),
-                    error = %format!("{:#}", anyhow::Error::new(error)),
-                    "the snapshot of a killed run cannot be deleted now"
-                ),
-            }
-        }
-    }
-
-    /// What all backups were made from. Only known for certain when the sessions of killed runs have ended, and when every
-    /// manifest can be read.
-    async fn published_versions(&self) -> anyhow::Result<HashSet<SnapshotVersion>> {
-        let Host { name, machine, cache, .. } = &self.host;
-        end_dead_sessions(&self.repository, name, machine, cache).await?;
-        let mut catalog = Catalog::load(&self.repository, cache).await?;
-        match catalog.damaged.pop() {
-            Some(damage) => Err(damage),
-            None => Ok(catalog.published.iter().filter_map(|backup| backup.manifest.version()).collect()),
-        }
+/// An error for all that fails for the same reason. That it was an interruption stays to be seen.
+fn said_again(error: &anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Interrupted>() {
+        Some(interrupted) => (*interrupted).into(),
+        None => anyhow::anyhow!("{error:#}"),
     }
 }
 
@@ -361,25 +368,4 @@ impl Job {
 pub fn take_snapshot(subvolume: &SubvolumeConfig, clock: &dyn crate::clock::Clock) -> anyhow::Result<Snapshot> {
     let path = snapshots::plan(&subvolume.base_dir, &subvolume.name, clock)?;
     Ok(snapshots::create(&subvolume.path, &path)?)
-}
-
-/// Deletes the snapshot at `path`, if there is one and no backup was made from it.
-fn delete_unpublished(path: &Path, published: &HashSet<SnapshotVersion>) -> Result<(), BtrfsError> {
-    match snapshots::find(path)? {
-        Some(snapshot) if !published.contains(&sent_identity(&snapshot.info)) => {
-            tracing::info!(path = %path.display(), "deleting a snapshot that a killed run has left");
-            snapshots::delete(&snapshot)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Backups of a subvolume that another can be built on: those whose chain is whole.
-fn candidates(catalog: &Catalog, subvolume: &str) -> Vec<ParentCandidate> {
-    let whole = |backup: &&Published| backup.manifest.subvolume == subvolume && catalog.chain(backup).is_ok();
-    let candidate = |backup: &Published| {
-        let identity = backup.manifest.version()?;
-        Some(ParentCandidate { manifest: backup.id(), identity, created_at: backup.manifest.created_at })
-    };
-    catalog.published.iter().filter(whole).filter_map(candidate).collect()
 }

@@ -18,7 +18,7 @@ use anyhow::Context;
 
 use crate::id::PackId;
 use crate::monitor::Monitor;
-use crate::records::manifest::{Manifest, RootKind, STREAM_DIGEST_XXH3};
+use crate::records::manifest::{BackupKind, Manifest, RootKind, STREAM_DIGEST_XXH3};
 use crate::repository::Repository;
 use crate::restore::fetch::send_data;
 use crate::restore::locate::Locator;
@@ -113,6 +113,7 @@ pub async fn restore_stream(
         what(),
         manifest.stream.digest_algorithm
     );
+    anyhow::ensure!(manifest.kind != BackupKind::Unchanged, "{}: it has no stream of its own", what());
     let locator = Locator::open(repository, manifest, options, monitor).await.with_context(what)?;
     let (command_sender, commands) = pieces();
     let (data_sender, data) = pieces();

@@ -163,8 +163,12 @@ fn subvolume_world(seed: u64) -> World<Subvolume> {
 /// snapshots stay than are to be kept.
 fn finish_subvolume(world: &World<Subvolume>) {
     let (source, published) = (&world.source().file_system, world.published());
-    for pair in published.windows(2) {
-        assert_eq!(pair[1].0.parent.as_ref(), Some(&pair[0].0.id));
+    let mut with_stream = None;
+    for (backup, _) in published {
+        assert_eq!(backup.parent, with_stream);
+        if backup.kind != "unchanged" {
+            with_stream = Some(backup.id.clone());
+        }
     }
     let kept = source.subvolumes().into_iter().filter(|(_, path)| path.starts_with(snapshots(source)));
     assert_eq!(kept.count(), 3);

@@ -1,7 +1,8 @@
 //! What becomes of the snapshots of runs that were killed.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::support::btrfs_fixture::TestBtrfs;
@@ -20,8 +21,20 @@ fn all(source: &TestBtrfs) -> BTreeSet<PathBuf> {
     fs::read_dir(snapshots(source)).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+/// Changes all subvolumes, so that none of them is passed over.
+fn change(source: &TestBtrfs) {
+    for name in ["data", "other"] {
+        let subvolume = source.path().join(name);
+        if subvolume.exists() {
+            let file = OpenOptions::new().append(true).create(true).open(subvolume.join("file")).unwrap();
+            (&file).write_all(b"more").unwrap();
+        }
+    }
+}
+
 /// Runs a backup and kills it when its snapshots are taken and the first `sent` of them have been backed up.
-fn kill_a_run(tool: &Tool, sent: usize) {
+fn kill_a_run(source: &TestBtrfs, tool: &Tool, sent: usize) {
+    change(source);
     let shim = BtrfsShim::new(&Act::HoldSend);
     let mut run = tool.start_with(shim.path(), ["backup"]);
     shim.wait_until_held();
@@ -55,7 +68,7 @@ fn the_snapshot_of_a_killed_run_is_deleted_by_the_next_run_and_no_other_is() {
     tool.run(["backup", "--no-s3"]).assert_code(0);
     let kept = all(&source);
     assert_eq!(kept.len(), 2);
-    kill_a_run(&tool, 0);
+    kill_a_run(&source, &tool, 0);
     let orphans: Vec<_> = all(&source).difference(&kept).cloned().collect();
     assert_eq!(orphans.len(), 1);
 
@@ -75,7 +88,7 @@ fn the_snapshot_of_a_killed_run_is_deleted_by_the_next_run_and_no_other_is() {
 fn a_snapshot_whose_backup_was_published_before_the_kill_stays_as_the_next_parent() {
     let (source, tool) = source();
     tool.add_subvolume(&source, "other");
-    kill_a_run(&tool, 1);
+    kill_a_run(&source, &tool, 1);
     let published = tool.list();
     assert_eq!(published.len(), 1);
     let parent = snapshot_of(&source, &published[0]);
@@ -95,7 +108,7 @@ fn a_snapshot_whose_backup_was_published_before_the_kill_stays_as_the_next_paren
     fs::write(journal(&tool), listed).unwrap();
     tool.run(["backup"]).assert_code(0);
     assert!(all(&source).is_superset(&kept));
-    kill_a_run(&tool, 1);
+    kill_a_run(&source, &tool, 1);
     tool.lose_state();
     let kept = all(&source);
     tool.run(["backup"]).assert_code(0);
@@ -107,7 +120,7 @@ fn a_snapshot_whose_backup_was_published_before_the_kill_stays_as_the_next_paren
 fn a_snapshot_of_a_killed_run_stays_while_a_manifest_cannot_be_read() {
     let (source, tool) = source();
     tool.back_up([]);
-    kill_a_run(&tool, 0);
+    kill_a_run(&source, &tool, 0);
     let kept = all(&source);
     let folder = tool.repository().join("manifests");
     let manifest = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();

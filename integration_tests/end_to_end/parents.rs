@@ -81,6 +81,7 @@ fn a_parent_is_found_again_when_the_local_state_is_gone() {
     let tool = Tool::for_subvolume_of(&source);
     let first = tool.back_up([]);
     tool.lose_state();
+    fs::write(data(&source).join("file"), "changed").unwrap();
     let second = tool.back_up([]);
     assert_eq!((second.kind.as_str(), second.parent), ("incremental", Some(first.id)));
 }

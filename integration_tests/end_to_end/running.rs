@@ -40,7 +40,11 @@ fn two_backups_within_a_second_do_not_collide() {
     for _ in 0..3 {
         tool.run(["backup", "--no-s3"]).assert_code(0);
     }
-    let backups: Vec<_> = (0..3).map(|_| tool.back_up([])).collect();
+    let back_up = |number: u64| {
+        fs::write(data(&source).join("file"), random_bytes(1 << 10, number)).unwrap();
+        tool.back_up([])
+    };
+    let backups: Vec<_> = (0..3).map(back_up).collect();
     assert_eq!(fs::read_dir(snapshots(&source)).unwrap().count(), 6);
     let different: BTreeSet<_> = backups.iter().map(|backup| backup.snapshot_uuid.as_ref().unwrap()).collect();
     assert_eq!(different.len(), 3);

@@ -217,6 +217,7 @@ fn source() -> (TestBtrfs, Tool) {
 fn a_signal_ends_a_backup_of_a_subvolume_with_its_send_and_its_snapshot() {
     let (source, tool) = source();
     let published = tool.list();
+    fs::write(data(&source).join("file"), "changed").unwrap();
     for signal in SIGNALS {
         let shim = BtrfsShim::new(&Act::HoldSend);
         let child = tool.start_with(shim.path(), ["backup"]);

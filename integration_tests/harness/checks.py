@@ -19,7 +19,8 @@ def check_manifest(repository: Repository, manifest: Manifest, by_id: dict[bytes
     faults = schema_faults(json.loads(SCHEMA.read_text(encoding="ascii")), record, what)
     check(not faults, "; ".join(faults))
     check(record["session"].hex() == manifest.id, f"{what}: it is that of another session")
-    check((record["kind"] == "incremental") == (record["parent"] is not None), f"{what}: kind and parent do not agree")
+    has_parent = record["kind"] in ("incremental", "unchanged")
+    check(has_parent == (record["parent"] is not None), f"{what}: kind and parent do not agree")
     if record["parent"]:
         parent = by_id.get(record["parent"]["manifest"])
         check(parent is not None, f"{what}: its parent does not count or is not there")
@@ -36,7 +37,7 @@ def check_trees(repository: Repository, record: dict, what: str) -> None:
         walked = repository.walk(root["tree"], content_class, f"{what}, {root['kind']}")
         check(walked.bytes == root["tree"]["bytes"], f"{what}: the tree of {root['kind']} does not add up")
         chunks += walked.entries
-    check(chunks > 0, f"{what}: it has no chunk at all")
+    check((chunks == 0) == (record["kind"] == "unchanged"), f"{what}: it has {chunks} chunks")
     for pack in record["meta_packs"]:
         check(pack in repository.packs, f"{what}: pack {pack.hex()} is not in the repository")
 

@@ -30,6 +30,19 @@ impl TestBtrfs {
         Self { mount_point, folder }
     }
 
+    /// Has `change` change it, and then loses all that is not on the disk, as when the machine dies.
+    ///
+    /// The image is copied as it is then; the copy is mounted in its place.
+    #[track_caller]
+    pub(crate) fn crash_after(&mut self, change: impl FnOnce(&Path)) {
+        change(&self.mount_point);
+        let (image, copy) = (self.folder.path().join("image"), self.folder.path().join("copy"));
+        succeed(command("cp").arg("--sparse=always").arg(&image).arg(&copy));
+        succeed(command("umount").arg(&self.mount_point));
+        fs::rename(&copy, &image).unwrap();
+        succeed(command("mount").args(["-t", "btrfs", "-o", "loop,noatime"]).arg(&image).arg(&self.mount_point));
+    }
+
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.mount_point

@@ -178,7 +178,7 @@ async fn find_parent(
 
 /// Checks that a manifest still counts, and that all it was made against is still there. Older ones may have been
 /// forgotten: they stay as long as they are needed.
-async fn check_chain(repository: &Repository, manifest: ManifestId) -> anyhow::Result<()> {
+pub(super) async fn check_chain(repository: &Repository, manifest: ManifestId) -> anyhow::Result<()> {
     read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
     check_not_forgotten(repository, manifest).await.context("the parent is needed")
 }

@@ -16,6 +16,21 @@ pub fn sent_identity(info: &SubvolumeInfo) -> SnapshotVersion {
     SnapshotVersion { uuid: info.received_uuid.unwrap_or(info.uuid), ctransid: info.ctransid }
 }
 
+/// Whether a subvolume is certain to be as it was when this snapshot of it was taken, by what was found out about both after
+/// all that was written has reached the disk.
+///
+/// The `ctransid` alone does not tell: what the kernel brings back from its log after a crash changes files and not that
+/// number. But it writes to the tree, as does everything else that could change the subvolume, and so the tree has another
+/// generation than the one that taking the snapshot gave it. A further snapshot, or a balance, changes the generation as
+/// well: then this says "no" although nothing has changed.
+#[must_use]
+pub fn is_unchanged(source: &SubvolumeInfo, snapshot: &SubvolumeInfo) -> bool {
+    let is_snapshot_of_it = snapshot.parent_uuid == Some(source.uuid) && !source.uuid.is_nil();
+    let untouched = snapshot.read_only && snapshot.received_uuid.is_none();
+    let same = source.ctransid == snapshot.ctransid && source.generation == snapshot.otransid;
+    is_snapshot_of_it && untouched && same
+}
+
 /// A backup whose chain is whole, so that another can be built on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParentCandidate {

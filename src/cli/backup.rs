@@ -1,6 +1,7 @@
 //! `backup`
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use crate::backup::{
     BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Stream, StreamSource, unless_interrupted,
@@ -12,8 +13,9 @@ use crate::cli::exit::UsageError;
 use crate::cli::limits::require_memory_for_backup;
 use crate::cli::output;
 use crate::config::{SubvolumeConfig, check_subvolume_name};
-use crate::job::{Job, take_snapshot};
+use crate::job::{Btrfs, Done, Job, Outcome, take_snapshot};
 use crate::lock::HostLock;
+use crate::records::manifest::BackupKind;
 use crate::size::ByteSize;
 
 /// Takes snapshots and stores what the repository does not have
@@ -64,9 +66,11 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         host: context.host(&repository),
         journal_directory: context.journal_directory(&repository),
         repository,
-        btrfs: BtrfsCommand::find(search_path().as_deref())?,
+        file_system: Arc::new(Btrfs { command: BtrfsCommand::find(search_path().as_deref())? }),
         options: backup_options(context),
         snapshots_retained: context.config.snapshots_retained as usize,
+        schedule: context.schedule(),
+        once: arguments.once,
         full: arguments.full,
         monitor: context.monitor(),
         interruption: context.interruption.clone(),
@@ -81,7 +85,13 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
     let outcomes = job.run(&subvolumes).await;
     report(
         context,
-        outcomes.into_iter().map(|(name, outcome)| (name, outcome.map(|done| summary_line(&done)))).collect(),
+        outcomes
+            .into_iter()
+            .map(|Outcome { subvolume, result, .. }| {
+                let line = result.map(|done| done_line(&subvolume, &done));
+                (subvolume, line)
+            })
+            .collect(),
     )
 }
 
@@ -190,9 +200,20 @@ fn backup_options(context: &Context) -> BackupOptions {
     }
 }
 
+fn done_line(subvolume: &str, done: &Done) -> String {
+    match done {
+        Done::Published(summary) => summary_line(summary),
+        Done::NotDue(decision) => format!("{subvolume}: not due: {}", decision.reason),
+    }
+}
+
 fn summary_line(summary: &BackupSummary) -> String {
     let manifest = &summary.manifest;
     let size = |bytes| ByteSize::from_bytes(bytes).to_string();
+    if let (BackupKind::Unchanged, Some(parent)) = (manifest.kind, &manifest.parent) {
+        let since = parent.manifest;
+        return format!("{}: backup {}: nothing has changed since backup {since}", manifest.subvolume, summary.id());
+    }
     format!(
         "{}: {} backup {}: {} of stream, {} new, {} stored",
         manifest.subvolume,

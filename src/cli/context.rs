@@ -4,6 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -15,6 +16,7 @@ use crate::cli::progress::Progress;
 use crate::cli::{GlobalArguments, LogFormat};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogLevel};
+use crate::job::Schedule;
 use crate::monitor::Monitor;
 use crate::repository::cache::RecordCache;
 use crate::repository::{Repository, layout};
@@ -70,6 +72,12 @@ impl Context {
     /// Where a run writes down which snapshots it has under way.
     pub(crate) fn journal_directory(&self, repository: &Repository) -> PathBuf {
         self.cache_directory(repository).join("snapshots")
+    }
+
+    /// When subvolumes are due.
+    pub(crate) fn schedule(&self) -> Option<Schedule> {
+        let policy = self.config.schedule?;
+        Some(Schedule { policy, zone: TimeZone::system() })
     }
 
     /// Where a restore may make an index, if it has to.

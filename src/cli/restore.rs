@@ -17,7 +17,9 @@ use crate::cli::limits::require_memory_for_restore;
 use crate::cli::output;
 use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
-use crate::repository::catalog::{Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest};
+use crate::repository::catalog::{
+    Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest, read_streamed,
+};
 use crate::restore::{RestoreOptions, StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
@@ -95,6 +97,7 @@ async fn restore_to(
     sink: Box<dyn StreamSink>,
 ) -> anyhow::Result<()> {
     let options = RestoreOptions::new(context.scratch_directory());
+    let backup = read_streamed(repository, backup.clone()).await?;
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
     sink.finish()
 }

@@ -38,6 +38,8 @@ pub async fn restore_subvolume(
     options: &RestoreOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Restored> {
+    // What has not changed has nothing that could be received.
+    let chain: Vec<&Published> = chain.iter().filter(|backup| backup.manifest.kind != BackupKind::Unchanged).collect();
     let facts = chain.iter().map(|backup| stream_facts(&backup.manifest)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut receiving = ReceiveTarget::prepare(&target.path, target.options)?;
     receiving.check_chain(&facts)?;

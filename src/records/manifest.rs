@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::id::{Digest, ManifestId, PackId, SessionId, SnapshotVersion, Uuid};
+use crate::object::FormatError;
 use crate::tree::Tree;
 
 /// Digest algorithm of a stream: XXH3 with 128 bits, in its canonical big-endian form.
@@ -64,6 +65,21 @@ impl Manifest {
             .map(|Subject { uuid, ctransid, .. }| SnapshotVersion { uuid: *uuid, ctransid: *ctransid })
     }
 
+    /// Checks that a manifest of what has not changed has nothing of its own.
+    ///
+    /// # Errors
+    ///
+    /// If it has, or does not refer to the snapshot it has.
+    pub fn check_unchanged(&self) -> Result<(), FormatError> {
+        if self.kind != BackupKind::Unchanged {
+            return Ok(());
+        }
+        let refers = self.parent.as_ref().is_some_and(|parent| self.version() == Some(parent.version()));
+        let is_empty = self.roots.is_empty() && self.requires.is_empty() && self.stream.bytes == 0;
+        let error = || FormatError::invalid("it says that nothing has changed, and has what only another kind has");
+        (refers && is_empty).then_some(()).ok_or_else(error)
+    }
+
     /// The tree of a kind, if the manifest has one.
     #[must_use]
     pub fn tree(&self, kind: &RootKind) -> Option<&Tree> {
@@ -81,6 +97,8 @@ pub enum BackupKind {
     Incremental,
     /// Bytes that are not taken apart.
     Opaque,
+    /// No stream: the subvolume was still as its parent has it.
+    Unchanged,
     /// Something a later program wrote.
     #[serde(other)]
     Unknown,
@@ -92,6 +110,7 @@ impl std::fmt::Display for BackupKind {
             Self::Full => "full",
             Self::Incremental => "incremental",
             Self::Opaque => "opaque",
+            Self::Unchanged => "unchanged",
             Self::Unknown => "unknown",
         })
     }

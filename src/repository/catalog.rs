@@ -359,6 +359,20 @@ pub async fn read_chain(repository: &Repository, id: ManifestId) -> anyhow::Resu
     Ok(chain)
 }
 
+/// The backup whose stream gives what `backup` shows: itself, or the one that it says nothing has changed since.
+///
+/// # Errors
+///
+/// As for [`read_chain`].
+pub async fn read_streamed(repository: &Repository, backup: Published) -> anyhow::Result<Published> {
+    if backup.manifest.kind != BackupKind::Unchanged {
+        return Ok(backup);
+    }
+    let mut chain = read_chain(repository, backup.id()).await?;
+    chain.pop();
+    chain.pop().context("what has not changed refers to another backup")
+}
+
 /// Checks that a chain needs nothing that is not in it.
 fn check_complete(chain: &[&Published]) -> anyhow::Result<()> {
     let first = &chain[0].manifest;
@@ -384,6 +398,8 @@ fn check_complete(chain: &[&Published]) -> anyhow::Result<()> {
 fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Result<()> {
     anyhow::ensure!(position < CHAIN_LIMIT, "a chain of more than {CHAIN_LIMIT} backups is no chain");
     anyhow::ensure!(found.digest == parent.digest, "backup {} is not the one its child was made against", found.id());
+    let has_stream = found.manifest.kind != BackupKind::Unchanged;
+    anyhow::ensure!(has_stream, "backup {} has no stream that another could be made against", found.id());
     Ok(())
 }
 
@@ -423,6 +439,7 @@ async fn read_published(
         Err(error) => return Err(unknown_features(repository, &key).await.unwrap_or(error)),
     };
     check_features("read", &manifest.required_to_read).with_context(|| format!("reading {key}"))?;
+    manifest.check_unchanged().map_err(|error| repository.fault(&key, &error))?;
     let own_bytes = stored.bytes.saturating_add(end_bytes);
     let stored_bytes = manifest.totals.stored_bytes.saturating_add(own_bytes);
     Ok(Some(Published { manifest, digest: stored.digest, stored_bytes }))

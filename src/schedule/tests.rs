@@ -1,3 +1,5 @@
+//! Tests of what is due.
+
 use super::*;
 
 const MINUTE: i64 = 60;
@@ -41,11 +43,11 @@ fn due(policy: &Policy, made: &[i64], now: i64) -> Due {
 fn run_at_each(policy: &Policy, zone: &TimeZone, ticks: impl IntoIterator<Item = i64>) -> Vec<(i64, bool)> {
     let mut past: Vec<PastBackup> = Vec::new();
     let mut done = Vec::new();
-    for (number, tick) in ticks.into_iter().enumerate() {
+    for (delay, tick) in (0..7).cycle().zip(ticks) {
         let decision = decide(policy, zone, &past, time(tick));
         if decision.due != Due::Nothing {
             let is_full = decision.due == Due::Full;
-            past.push(PastBackup { created_at: time(tick + 3 + number as i64 % 7), is_full });
+            past.push(PastBackup { created_at: time(tick + 3 + delay), is_full });
             done.push((tick, is_full));
         }
     }

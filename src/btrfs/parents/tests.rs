@@ -60,6 +60,47 @@ fn assert_none(subvolumes: &[Subvolume], candidates: &[ParentCandidate], words: 
     }
 }
 
+/// A subvolume, and the snapshot that was taken of it in transaction 50.
+fn source_and_snapshot() -> (SubvolumeInfo, SubvolumeInfo) {
+    let mut snapshot = snapshot(1, 48).info;
+    (snapshot.otransid, snapshot.generation) = (50, 50);
+    let source = SubvolumeInfo {
+        generation: 50,
+        otransid: 7,
+        uuid: uuid(99),
+        parent_uuid: None,
+        read_only: false,
+        ..snapshot.clone()
+    };
+    (source, snapshot)
+}
+
+#[test]
+fn a_subvolume_is_unchanged_only_if_everything_says_so() {
+    let (source, snapshot) = source_and_snapshot();
+    assert!(is_unchanged(&source, &snapshot));
+    let changed: [fn(&mut SubvolumeInfo, &mut SubvolumeInfo); 7] = [
+        |source, _| source.ctransid = 51,
+        // As after a crash, when the log was written to the tree.
+        |source, _| source.generation = 51,
+        |source, _| source.uuid = uuid(98),
+        |_, snapshot| snapshot.parent_uuid = None,
+        |_, snapshot| snapshot.read_only = false,
+        |_, snapshot| snapshot.received_uuid = Some(uuid(5)),
+        |_, snapshot| snapshot.otransid = 49,
+    ];
+    for (number, change) in changed.iter().enumerate() {
+        let (mut source, mut snapshot) = source_and_snapshot();
+        change(&mut source, &mut snapshot);
+        assert!(!is_unchanged(&source, &snapshot), "change {number}");
+    }
+    let nil = Uuid::from_bytes([0; 16]);
+    let (source, snapshot) = source_and_snapshot();
+    let (source, snapshot) =
+        (SubvolumeInfo { uuid: nil, ..source }, SubvolumeInfo { parent_uuid: Some(nil), ..snapshot });
+    assert!(!is_unchanged(&source, &snapshot), "a file system without UUIDs");
+}
+
 #[test]
 fn the_newest_backup_whose_snapshot_is_here_is_the_parent() {
     let subvolumes = [snapshot(1, 10), snapshot(2, 20), snapshot(4, 40)];
