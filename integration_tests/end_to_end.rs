@@ -40,3 +40,5 @@ mod signals;
 mod storing;
 #[path = "end_to_end/streams.rs"]
 mod streams;
+#[path = "end_to_end/telling.rs"]
+mod telling;

@@ -17,7 +17,7 @@ const VOCABULARY: &[&str] = &["id", "size", "clock", "monitor"];
 /// Formats: pure and synchronous.
 const FORMATS: &[&str] = &["object", "records", "codec", "send_stream", "chunker", "tree", "pack", "index", "schedule"];
 /// The world outside.
-const EDGES: &[&str] = &["local_index", "store", "btrfs", "config", "lock"];
+const EDGES: &[&str] = &["local_index", "store", "btrfs", "config", "lock", "hooks"];
 /// What works on a repository, whatever the stream is from.
 const OPERATIONS: &[&str] = &["backup", "restore"];
 /// What an administrator does with a repository over the years.
@@ -74,7 +74,7 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Items, by the last segments of their paths, and the files that may name them.
 const ITEMS: &[(&[&str], &[&str])] = &[
-    (&["process", "Command"], &["src/btrfs/command.rs"]),
+    (&["process", "Command"], &["src/btrfs/command.rs", "src/hooks.rs"]),
     (&["io", "stdout"], &["src/cli/output.rs"]),
     (&["println", "!"], &["src/cli/output.rs"]),
     (&["print", "!"], &["src/cli/output.rs"]),

@@ -17,6 +17,7 @@ mod progress;
 mod repair;
 mod restore;
 mod show;
+mod status;
 mod tag;
 mod unforget;
 
@@ -94,6 +95,7 @@ enum Command {
     Backup(backup::BackupArguments),
     List(list::ListArguments),
     Show(show::ShowArguments),
+    Status(status::StatusArguments),
     Restore(restore::RestoreArguments),
     Tag(tag::TagArguments),
     Check(check::CheckArguments),
@@ -175,6 +177,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Backup(arguments) => backup::cmd_backup(context, arguments).await,
         Command::List(arguments) => list::cmd_list(context, &arguments).await,
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
+        Command::Status(arguments) => status::cmd_status(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
         Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,
         Command::Check(arguments) => check::cmd_check(context, &arguments).await,

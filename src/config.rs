@@ -20,6 +20,7 @@ use crate::size::{ByteSize, KIB, MIB};
 use crate::store::s3::settings::S3Settings;
 
 mod fault;
+mod reporting;
 mod retention;
 mod s3;
 mod schedule;
@@ -29,6 +30,7 @@ mod subvolumes;
 mod tests;
 
 pub use self::fault::{ConfigErrors, Fault, Position};
+pub use self::reporting::{HooksConfig, MonitoringConfig};
 pub use self::subvolumes::{InvalidName, SUBVOLUME_NAME_LENGTH_MAX, SubvolumeConfig, check_subvolume_name};
 
 /// The longest configuration file that is read, in bytes.
@@ -70,6 +72,10 @@ pub struct Config {
     pub snapshots_retained: u32,
     /// How often subvolumes are backed up; without it, whenever `backup` is started.
     pub schedule: Option<Policy>,
+    /// What is run before and after a backup.
+    pub hooks: HooksConfig,
+    /// Who is told how it went.
+    pub monitoring: MonitoringConfig,
     /// The subvolumes to back up, in the file's order; their names and paths are unique. May be empty: see
     /// [`Config::require_subvolumes`].
     pub subvolumes: Vec<SubvolumeConfig>,
@@ -174,6 +180,8 @@ impl Config {
             retention: RetentionPolicy::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
             schedule: None,
+            hooks: HooksConfig::default(),
+            monitoring: MonitoringConfig::default(),
             subvolumes: Vec::new(),
         }
     }
@@ -237,6 +245,8 @@ impl Config {
         let has_schedule = root.has("schedule");
         let schedule = root.table("schedule", faults, schedule::read_schedule);
         config.schedule = has_schedule.then_some(schedule);
+        config.hooks = root.table("hooks", faults, reporting::read_hooks);
+        config.monitoring = root.table("monitoring", faults, reporting::read_monitoring);
         config.subvolumes = subvolumes::read_subvolumes(root, base_dir.as_deref(), faults);
         config
     }

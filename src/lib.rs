@@ -12,6 +12,7 @@ pub mod codec;
 pub mod config;
 pub mod doctor;
 pub mod forget;
+pub mod hooks;
 pub mod id;
 pub mod index;
 pub mod job;

@@ -141,3 +141,30 @@ fn a_subvolume_that_fails_does_not_make_the_others_start_over() {
     tool.run(["backup"]).assert_code(0);
     assert_eq!(names(&tool), ["data", "third", "second"]);
 }
+
+#[test]
+#[ignore = "needs root and Btrfs"]
+fn the_status_says_what_is_overdue_and_so_does_its_exit_code() {
+    let (source, tool) = source("noatime");
+    tool.configure(&format!("[schedule]\nincremental_every = \"1min\"\n{}", subvolume_section(&source, 20)));
+    let status = |expected: i32| -> serde_json::Value {
+        let ended = tool.run(["status", "--json"]);
+        ended.assert_code(expected);
+        serde_json::from_slice::<serde_json::Value>(&ended.stdout).unwrap()[0].take()
+    };
+    let before = status(3);
+    assert_eq!((&before["overdue"], &before["last_backup"], &before["due"]), (&true.into(), &().into(), &true.into()));
+    tool.configure(&format!("[schedule]\n{}", subvolume_section(&source, 20)));
+    let full = tool.back_up([]);
+    fs::write(data(&source).join("new"), "content").unwrap();
+    let incremental = tool.back_up(["--once"]);
+    let unchanged = tool.back_up(["--once"]);
+    let after = status(0);
+    assert_eq!((&after["overdue"], &after["due"], &after["chain_length"]), (&false.into(), &false.into(), &2.into()));
+    assert_eq!((&after["last_backup"], &after["last_kind"]), (&unchanged.id.into(), &"unchanged".into()));
+    assert_eq!(after["last_stream_bytes"], incremental.stream_bytes);
+    let stored_bytes = full.stored_bytes + incremental.stored_bytes + unchanged.stored_bytes;
+    assert_eq!((&after["stored_bytes"], &after["last_rehearsal_at"]), (&stored_bytes.into(), &().into()));
+    let shown = tool.run(["status"]).text();
+    assert!(shown.starts_with("data: fine\n") && shown.contains("last rehearsal  never"), "{shown}");
+}

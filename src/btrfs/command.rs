@@ -1,4 +1,4 @@
-//! Runs the `btrfs` command. The only place that starts processes.
+//! Runs the `btrfs` command. The only place that starts processes but for hooks.
 //!
 //! A child does not outlive its use: it is killed and reaped when it is dropped. If this process is killed, the pipe
 //! between the two closes: `btrfs send` then fails to write, and `btrfs receive` sees its input end too early.

@@ -1,5 +1,8 @@
 //! `backup`
 
+mod report;
+mod telling;
+
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -8,6 +11,7 @@ use crate::backup::{
 };
 use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::subvolume::require_root;
+use crate::cli::backup::report::{RunReport, SubvolumeReport};
 use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
 use crate::cli::limits::require_memory_for_backup;
@@ -37,6 +41,9 @@ pub(crate) struct BackupArguments {
     /// Takes snapshots only; nothing is sent
     #[arg(long, conflicts_with = "stdin")]
     no_s3: bool,
+    /// Prints JSON: how the run went, and what became of each subvolume
+    #[arg(long, conflicts_with_all = ["stdin", "dry_run", "no_s3"])]
+    json: bool,
     /// Archives a stream from standard input
     #[arg(long, requires = "name")]
     stdin: bool,
@@ -54,15 +61,86 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         return backup_stdin(context, name, arguments.opaque).await;
     }
     let subvolumes = selected(context, &arguments.subvolume)?;
-    require_root("backing up a subvolume")?;
-    // Two runs at once would send the same things twice. A dry run changes nothing and waits for nobody.
-    let lock = || HostLock::acquire(&context.config.lock_path, context.clock.as_ref());
-    let _lock = if arguments.dry_run { None } else { Some(lock()?) };
     if arguments.no_s3 {
+        require_root("backing up a subvolume")?;
+        let _lock = if arguments.dry_run { None } else { Some(lock(context)?) };
         return snapshots_only(context, &subvolumes, arguments.dry_run);
     }
+    if arguments.dry_run {
+        // Changes nothing and waits for nobody.
+        require_root("backing up a subvolume")?;
+        let job = job(context, &arguments).await?;
+        for subvolume in &subvolumes {
+            output::line(&unless_interrupted(&context.interruption, job.describe(subvolume)).await?)?;
+        }
+        return Ok(());
+    }
+    run_and_tell(context, &arguments, &subvolumes).await
+}
+
+/// Backs up, and tells whoever is to know how it went.
+async fn run_and_tell(
+    context: &Context,
+    arguments: &BackupArguments,
+    subvolumes: &[SubvolumeConfig],
+) -> anyhow::Result<()> {
+    let started_at = context.clock.now();
+    let mut outcomes = Vec::new();
+    let run = async {
+        let names: Vec<String> = subvolumes.iter().map(|subvolume| subvolume.name.clone()).collect();
+        telling::begin(context, &names).await?;
+        require_root("backing up a subvolume")?;
+        // Two runs at once would send the same things twice.
+        let _lock = lock(context)?;
+        outcomes = job(context, arguments).await?.run(subvolumes).await;
+        Ok(())
+    };
+    let begun: anyhow::Result<()> = run.await;
+    context.progress.finish();
+    let reports = match &begun {
+        Ok(()) => outcomes.iter().map(SubvolumeReport::new).collect(),
+        Err(error) => {
+            let not_reached = |subvolume: &SubvolumeConfig| SubvolumeReport::not_reached(&subvolume.name, error);
+            subvolumes.iter().map(not_reached).collect()
+        }
+    };
+    let mut told = RunReport::new(started_at, context.clock.now(), reports);
+    let result = match begun {
+        Ok(()) if arguments.json => last_failure(outcomes).map_or(Ok(()), Err),
+        Ok(()) => {
+            let line = |Outcome { subvolume, result, .. }| {
+                let line = result.map(|done| done_line(&subvolume, &done));
+                (subvolume, line)
+            };
+            report(context, outcomes.into_iter().map(line).collect())
+        }
+        Err(error) => Err(error),
+    };
+    told.end(&result, context.progress.problems());
+    telling::end(context, &mut told, &result).await;
+    if arguments.json {
+        output::json(&told)?;
+    } else if let Some(line) = report::total_line(&told) {
+        output::line(&line)?;
+    }
+    result
+}
+
+fn lock(context: &Context) -> anyhow::Result<HostLock> {
+    Ok(HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?)
+}
+
+/// The last failure, as [`report`] gives it, of which all are in the report.
+fn last_failure(outcomes: Vec<Outcome>) -> Option<anyhow::Error> {
+    let failed = outcomes.into_iter().filter_map(|Outcome { subvolume, result, .. }| {
+        result.err().map(|error| error.context(format!("backing up '{subvolume}'")))
+    });
+    failed.last()
+}
+
+async fn job(context: &Context, arguments: &BackupArguments) -> anyhow::Result<Job> {
     let repository = unless_interrupted(&context.interruption, context.repository()).await?;
-    let job = Job {
+    Ok(Job {
         host: context.host(&repository),
         journal_directory: context.journal_directory(&repository),
         repository,
@@ -75,24 +153,7 @@ pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) ->
         monitor: context.monitor(),
         interruption: context.interruption.clone(),
         scratch_directory: context.scratch_directory(),
-    };
-    if arguments.dry_run {
-        for subvolume in &subvolumes {
-            output::line(&unless_interrupted(&context.interruption, job.describe(subvolume)).await?)?;
-        }
-        return Ok(());
-    }
-    let outcomes = job.run(&subvolumes).await;
-    report(
-        context,
-        outcomes
-            .into_iter()
-            .map(|Outcome { subvolume, result, .. }| {
-                let line = result.map(|done| done_line(&subvolume, &done));
-                (subvolume, line)
-            })
-            .collect(),
-    )
+    })
 }
 
 /// The subvolumes that were named, or all.

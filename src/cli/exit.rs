@@ -134,7 +134,7 @@ fn advice(error: &anyhow::Error) -> &'static str {
     ""
 }
 
-fn exit_of(error: &anyhow::Error) -> Exit {
+pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     let any = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
     if any(<dyn std::error::Error>::is::<Interrupted>) {
         Exit::Interrupted

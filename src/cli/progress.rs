@@ -1,9 +1,9 @@
 //! What a person sees of a run: a bar on a terminal, a line now and then otherwise, and what goes wrong.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,6 +15,9 @@ use crate::size::ByteSize;
 /// Without a terminal, a line is printed this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
+/// More of them are shown, and not kept.
+const PROBLEMS_KEPT: usize = 100;
+
 /// Shows how a run gets on.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -22,7 +25,7 @@ pub(crate) struct Progress {
     stream_bytes: AtomicU64,
     new_bytes: AtomicU64,
     line_at: Mutex<Instant>,
-    had_problems: AtomicBool,
+    problems: Mutex<Vec<String>>,
 }
 
 impl Progress {
@@ -38,7 +41,7 @@ impl Progress {
             stream_bytes: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
             line_at: Mutex::new(Instant::now()),
-            had_problems: AtomicBool::new(false),
+            problems: Mutex::default(),
         }
     }
 
@@ -51,7 +54,16 @@ impl Progress {
 
     /// Whether something went wrong on the way.
     pub(crate) fn had_problems(&self) -> bool {
-        self.had_problems.load(Ordering::Relaxed)
+        !self.lock_problems().is_empty()
+    }
+
+    /// What went wrong on the way.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.lock_problems().clone()
+    }
+
+    fn lock_problems(&self) -> MutexGuard<'_, Vec<String>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, line: &str) {
@@ -91,7 +103,11 @@ impl Monitor for Progress {
     }
 
     fn problem(&self, message: &str) {
-        self.had_problems.store(true, Ordering::Relaxed);
+        let mut problems = self.lock_problems();
+        if problems.len() < PROBLEMS_KEPT {
+            problems.push(message.to_owned());
+        }
+        drop(problems);
         self.say(&format!("problem: {message}"));
     }
 }

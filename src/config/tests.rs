@@ -12,8 +12,8 @@ use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str =
-    "known here: repository, global, s3, chunking, packing, retention, snapshots, schedule, subvolumes";
+const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, schedule, hooks, monitoring, \
+     subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
 
@@ -79,8 +79,6 @@ fn every_key_is_read() {
     );
     let size = |bytes| Some(ByteSize::from_bytes(bytes));
     let expected = Config {
-        s3: S3Settings::default(),
-        repository: "s3://bucket/prefix".to_owned(),
         log_level: LogLevel::Debug,
         state_dir: "/s".into(),
         lock_path: "/run/l".into(),
@@ -117,6 +115,7 @@ fn every_key_is_read() {
                 base_dir: "/.snapshots".into(),
             },
         ],
+        ..Config::for_repository("s3://bucket/prefix")
     };
     assert_eq!(config, expected);
     assert_eq!(config.require_subvolumes().unwrap().len(), 2);
@@ -289,6 +288,57 @@ fn a_schedule_that_cannot_be_kept_is_a_fault() {
         (
             "[schedule]\nmax_chain_length = 0",
             "3:20: schedule.max_chain_length: must be a whole number from 1 to 10000, not the number 0",
+        ),
+    ]);
+}
+
+#[test]
+fn hooks_and_who_is_told_are_read() {
+    let config = parse(
+        r#"
+        repository = "r"
+        hooks = { before = ["/bin/true"], after = ["sh", "-c", "x y"], on_failure = ["m"], timeout = "5s" }
+        monitoring = { healthcheck_url = "https://hc/x/", metrics_textfile = "/m/b.prom" }
+        "#,
+    );
+    let expected = Config {
+        hooks: HooksConfig {
+            before: vec!["/bin/true".to_owned()],
+            after: ["sh", "-c", "x y"].map(str::to_owned).into(),
+            on_failure: vec!["m".to_owned()],
+            timeout: Duration::from_secs(5),
+        },
+        monitoring: MonitoringConfig {
+            healthcheck_url: Some("https://hc/x".to_owned()),
+            metrics_textfile: Some("/m/b.prom".into()),
+        },
+        ..Config::for_repository("r")
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn hooks_and_monitoring_that_cannot_be_are_faults() {
+    assert_faults(&[
+        (
+            "[hooks]\nbefore = 'true'",
+            "3:10: hooks.before: must be an array of strings, such as [\"first\", \"second\"], not the string 'true'",
+        ),
+        ("[hooks]\nafter = ['']", "3:10: hooks.after[0]: must be a program"),
+        ("[hooks]\ntimeout = '0s'", "3:11: hooks.timeout: must be from 1s to 86400s, not '0s'"),
+        (
+            "[monitoring]\nhealthcheck_url = 'hc-ping.com'",
+            "3:19: monitoring.healthcheck_url: must begin with https:// or http://, and have no query, \
+             as in \"https://hc-ping.com/…\"",
+        ),
+        (
+            "[monitoring]\nhealthcheck_url = 'http://h/\"\\nx'",
+            "3:19: monitoring.healthcheck_url: must begin with https:// or http://, and have no query, \
+             as in \"https://hc-ping.com/…\"",
+        ),
+        (
+            "[monitoring]\nmetrics_textfile = 'm'",
+            "3:20: monitoring.metrics_textfile: must be an absolute path, not 'm'",
         ),
     ]);
 }
@@ -538,6 +588,11 @@ fn the_example_shows_the_defaults() {
     let schedule = shown.schedule.as_mut().unwrap();
     assert!(schedule.full_every.take().is_some() && schedule.max_chain_length.take().is_some());
     assert!(schedule.run_at.take().is_some());
+    let hooks = std::mem::take(&mut shown.hooks);
+    assert!(!hooks.before.is_empty() && !hooks.after.is_empty() && !hooks.on_failure.is_empty());
+    assert_eq!(hooks.timeout, HooksConfig::default().timeout);
+    let monitoring = std::mem::take(&mut shown.monitoring);
+    assert!(monitoring.healthcheck_url.is_some() && monitoring.metrics_textfile.is_some());
     assert_eq!(parse(EXAMPLE), shown);
     let defaults = Config::for_repository("");
     assert_eq!((shown.log_level, shown.packing), (defaults.log_level, defaults.packing));
@@ -568,7 +623,8 @@ fn the_example_names_every_key() {
     }
 }
 
-const HEADERS: &str = r"\[(global|s3|chunking|packing|retention|snapshots|schedule)\]|\[\[subvolumes\]\]";
+const HEADERS: &str =
+    r"\[(global|s3|chunking|packing|retention|snapshots|schedule|hooks|monitoring)\]|\[\[subvolumes\]\]";
 const KEYS: &str = "(repository|global|subvolumes|path|name|retain|base_dir|minimum|pack_target|x|\"ä\")";
 const VALUES: &str =
     r#"(1|-1|0x1f|1e400|inf|true|'/a'|'/'|"\\u0000"|'64 KiB'|\[\{path='/a'\}\]|\{retain=1\}|1979-05-27)"#;

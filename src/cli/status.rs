@@ -1,0 +1,135 @@
+//! `status`
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::job::past_backups;
+use crate::monitor::Monitor;
+use crate::records::manifest::BackupKind;
+use crate::records::note::{NoteKind, TrialOutcome};
+use crate::repository::catalog::{Catalog, Published};
+use crate::repository::notes::Notes;
+use crate::schedule::{age, decide};
+use crate::size::ByteSize;
+
+/// Shows how old the last backup of each subvolume is, and what is overdue
+///
+/// The exit code is 3 when a subvolume of this host is overdue or has no backup.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArguments {
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A subvolume as `status --json` shows it.
+#[derive(Debug, Serialize)]
+struct SubvolumeStatus {
+    name: String,
+    host: String,
+    /// Of the newest backup that can be restored.
+    last_backup: Option<String>,
+    last_kind: Option<String>,
+    last_at: Option<Timestamp>,
+    next_due_at: Option<Timestamp>,
+    due: bool,
+    overdue: bool,
+    /// Streams that a restore of the newest backup receives.
+    chain_length: usize,
+    backups: usize,
+    /// Bytes of the newest backup that has a stream.
+    last_stream_bytes: u64,
+    /// Bytes of all backups.
+    stored_bytes: u64,
+    last_rehearsal_at: Option<Timestamp>,
+    last_rehearsal_good: Option<bool>,
+}
+
+pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -> anyhow::Result<()> {
+    let repository = context.repository().await?;
+    let host = context.host(&repository);
+    let catalog = Catalog::load(&repository, &host.cache).await?;
+    let notes = Notes::load(&repository, &host.cache).await?;
+    for error in &catalog.damaged {
+        context.progress.problem(&format!("{error:#}"));
+    }
+    let names = context.config.require_subvolumes();
+    let names: Vec<&str> = names.unwrap_or_default().iter().map(|subvolume| subvolume.name.as_str()).collect();
+    let now = context.clock.now();
+    let of = |name: &&str| status_of(context, &catalog, &notes, &host.name, name, now);
+    let all: Vec<SubvolumeStatus> = names.iter().map(of).collect();
+    for one in all.iter().filter(|one| one.overdue) {
+        context.progress.problem(&format!("'{}' is overdue", one.name));
+    }
+    if arguments.json {
+        output::json(&all)
+    } else if all.is_empty() {
+        output::line("no subvolume is configured")
+    } else {
+        output::text(&all.iter().map(|one| text_of(one, now)).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn status_of(
+    context: &Context,
+    catalog: &Catalog,
+    notes: &Notes,
+    host: &str,
+    name: &str,
+    now: Timestamp,
+) -> SubvolumeStatus {
+    let own = |backup: &&Published| backup.manifest.host == host && backup.manifest.subvolume == name;
+    let own: Vec<&Published> = catalog.published.iter().filter(own).collect();
+    let last = own.iter().rfind(|backup| backup.manifest.snapshot.is_some() && catalog.chain(backup).is_ok());
+    let chain = last.and_then(|last| catalog.chain(last).ok()).unwrap_or_default();
+    let streams: Vec<_> = chain.iter().filter(|backup| backup.manifest.kind != BackupKind::Unchanged).collect();
+    let decision = context
+        .schedule()
+        .map(|schedule| decide(&schedule.policy, &schedule.zone, &past_backups(catalog, host, name), now));
+    let rehearsals = own.iter().filter_map(|backup| notes.last(backup.id(), NoteKind::Rehearsal));
+    let rehearsal = rehearsals.max_by_key(|note| note.stored_at);
+    let outcome = rehearsal.and_then(|note| note.record.result.as_ref()).map(|result| result.outcome);
+    SubvolumeStatus {
+        name: name.to_owned(),
+        host: host.to_owned(),
+        last_backup: last.map(|last| last.id().to_string()),
+        last_kind: last.map(|last| last.manifest.kind.to_string()),
+        last_at: last.map(|last| last.manifest.created_at),
+        next_due_at: decision.as_ref().and_then(|decision| decision.next_due_at),
+        due: decision.as_ref().is_none_or(|decision| decision.due != crate::schedule::Due::Nothing),
+        overdue: decision.map_or(last.is_none(), |decision| decision.is_overdue),
+        chain_length: streams.len(),
+        backups: own.len(),
+        last_stream_bytes: streams.last().map_or(0, |backup| backup.manifest.stream.bytes),
+        stored_bytes: own.iter().map(|backup| backup.stored_bytes).sum(),
+        last_rehearsal_at: rehearsal.map(|note| note.stored_at),
+        last_rehearsal_good: outcome.map(|outcome| outcome == TrialOutcome::Good),
+    }
+}
+
+fn text_of(one: &SubvolumeStatus, now: Timestamp) -> String {
+    let size = |bytes| ByteSize::from_bytes(bytes).to_string();
+    let mark = if one.overdue { "OVERDUE" } else { "fine" };
+    let last = match (&one.last_at, &one.last_kind, &one.last_backup) {
+        (Some(at), Some(kind), Some(id)) => format!("{} ago, {kind}, {id}", age(*at, now)),
+        _ => "none".to_owned(),
+    };
+    let due = match one.next_due_at {
+        Some(at) if one.due => format!("since {at}"),
+        Some(at) => at.to_string(),
+        None => "at the next run".to_owned(),
+    };
+    let rehearsal = match (one.last_rehearsal_at, one.last_rehearsal_good) {
+        (Some(at), Some(true)) => format!("{} ago, good", age(at, now)),
+        (Some(at), _) => format!("{} ago, NOT GOOD", age(at, now)),
+        (None, _) => "never".to_owned(),
+    };
+    let (stream, stored) = (size(one.last_stream_bytes), size(one.stored_bytes));
+    format!(
+        "{}: {mark}\n  last backup     {last}\n  next due        {due}\n  chain           {} streams, the last one {stream}\n  \
+         backups         {}, {stored} stored\n  last rehearsal  {rehearsal}\n",
+        one.name, one.chain_length, one.backups
+    )
+}
