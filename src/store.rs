@@ -12,10 +12,13 @@
 //! - `get_range` of an empty range that lies within the object, or at its end, gives no bytes.
 //! - `list` gives keys in ascending order of their bytes, each once. A prefix that is neither empty nor a key and a `/`
 //!   is an error.
+//! - What `thaw_state` calls readable or thawed can be read. `request_thaw` of what is not archived has nothing to do and
+//!   says so; one that is made twice does no harm. Nothing else thaws.
 //! - A key is never the beginning of another one up to a `/`: not every store can hold `a` beside `a/b`.
 //!
 //! The same suite of tests (`store/contract.rs`) holds every store to it.
 
+pub mod archiving;
 pub mod faulty;
 pub mod limit;
 pub mod local;
@@ -24,6 +27,8 @@ pub mod policy;
 pub mod recording;
 pub mod retry;
 pub mod s3;
+pub mod storage_class;
+pub mod thaw;
 pub mod url;
 
 #[cfg(test)]
@@ -44,6 +49,8 @@ use self::policy::Policies;
 use self::retry::{RetryPolicy, RetryStore};
 use self::s3::S3Store;
 use self::s3::settings::S3Settings;
+pub use self::storage_class::StorageClassName;
+use self::thaw::{ThawOutcome, ThawRequest, ThawState};
 use self::url::StoreUrl;
 
 /// Name of an object below the repository's URL: segments of `[A-Za-z0-9._-]`, none of them empty, `.` or `..`,
@@ -115,6 +122,8 @@ pub struct ObjectInfo {
     pub size_bytes: u64,
     /// When it was stored, by the store's clock.
     pub modified_at: Timestamp,
+    /// Its storage class, where the store has any and says which.
+    pub storage_class: Option<StorageClassName>,
 }
 
 /// One page of a listing.
@@ -143,6 +152,12 @@ pub trait ObjectStore: Debug + Send + Sync {
 
     /// Looks an object up without reading it.
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError>;
+
+    /// Whether an object can be read now.
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError>;
+
+    /// Asks for an object to be thawed, which takes minutes to days and costs money.
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError>;
 
     /// Lists objects whose keys begin with `prefix` (empty, or ending in `/`) and come after `after`: one page.
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError>;

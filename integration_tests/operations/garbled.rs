@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use btrfs_to_s3::backup::Expected;
+use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
 use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -61,6 +62,14 @@ impl ObjectStore for GarblingStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.inner.head(key).await
+    }
+
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.inner.thaw_state(key).await
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.inner.request_thaw(key, request).await
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use btrfs_to_s3::store::recording::Operation;
+use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
 use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -99,6 +100,14 @@ impl ObjectStore for ScriptedStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.run(Operation::Head, key.as_str(), self.inner.head(key)).await
+    }
+
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.run(Operation::ThawState, key.as_str(), self.inner.thaw_state(key)).await
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.run(Operation::RequestThaw, key.as_str(), self.inner.request_thaw(key, request)).await
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a server has a clock of its own")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,9 @@ use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use tokio::net::TcpListener;
+
+#[path = "s3_archive.rs"]
+mod archive;
 
 pub(crate) const BUCKET: &str = "test-bucket";
 pub(crate) const ACCESS_KEY: &str = "TESTACCESSKEY";
@@ -54,6 +58,28 @@ pub(crate) struct Oddities {
     pub(crate) refused_parts: u32,
     /// The next answers to these, in this order, are errors with this code.
     pub(crate) errors: Vec<&'static str>,
+    /// How long a thaw takes, of each tier; as long as AWS says at most, if nothing is said here.
+    pub(crate) thaw_takes: Option<Duration>,
+}
+
+/// What became of requests that have to do with archived objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ArchiveCounts {
+    /// Reads of objects that were not thawed.
+    pub(crate) refused_reads: u32,
+    /// Thaws that were begun.
+    pub(crate) thaws: u32,
+    /// Thaws that were asked for again while they were in progress.
+    pub(crate) already_in_progress: u32,
+    /// Thaws whose copies were to be kept longer.
+    pub(crate) extended: u32,
+}
+
+/// A thaw that was asked for: from when to when its copy can be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Thaw {
+    pub(crate) from: SystemTime,
+    pub(crate) until: SystemTime,
 }
 
 /// An object as it is kept.
@@ -64,6 +90,7 @@ pub(crate) struct Kept {
     pub(crate) encryption: Option<String>,
     pub(crate) encryption_key: Option<String>,
     pub(crate) checksum_crc32c: Option<String>,
+    pub(crate) thaw: Option<Thaw>,
     modified_at: SystemTime,
 }
 
@@ -90,6 +117,11 @@ struct State {
     uploads_begun: u32,
     requests: Vec<String>,
     oddities: Oddities,
+    archive: ArchiveCounts,
+    /// Is told of reads that are refused and of thaws, a line each.
+    log: Option<std::fs::File>,
+    /// By how much the server's clock goes before this machine's.
+    ahead: Duration,
 }
 
 /// A server. It ends with the runtime it was started in.
@@ -178,6 +210,31 @@ impl S3Server {
         std::mem::take(&mut self.state().requests)
     }
 
+    /// Lets time pass for the server alone.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.state().ahead += time;
+    }
+
+    /// What became of reads and thaws of archived objects so far.
+    pub(crate) fn archive_counts(&self) -> ArchiveCounts {
+        self.state().archive
+    }
+
+    /// Writes down in a file what becomes of archived objects.
+    pub(crate) fn log_to(&self, file: std::fs::File) {
+        self.state().log = Some(file);
+    }
+
+    fn tell(&self, line: &str) {
+        if let Some(log) = &mut self.state().log {
+            writeln!(log, "{line}").unwrap();
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        self.state().now()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -246,6 +303,10 @@ impl S3Server {
 }
 
 impl State {
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + self.ahead
+    }
+
     /// Stores an object, unless there is one and there must be none.
     fn store(&mut self, key: String, kept: Kept, must_be_absent: bool) -> S3Result<()> {
         if must_be_absent && self.oddities.refuses_conditions {
@@ -300,10 +361,6 @@ fn size(body: &Bytes) -> i64 {
     i64::try_from(body.len()).unwrap()
 }
 
-fn is_archival(kept: &Kept) -> bool {
-    matches!(kept.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE"))
-}
-
 type Answer<T> = S3Result<S3Response<T>>;
 
 #[async_trait]
@@ -320,7 +377,8 @@ impl S3 for S3Server {
             encryption: encryption.as_ref().map(|encryption| encryption.as_str().to_owned()),
             encryption_key: input.ssekms_key_id,
             checksum_crc32c: input.checksum_crc32c,
-            modified_at: SystemTime::now(),
+            thaw: None,
+            modified_at: self.now(),
         };
         let confirmed = {
             let mut state = self.state();
@@ -335,7 +393,9 @@ impl S3 for S3Server {
         let input = request.input;
         self.begin("GetObject", &input.bucket, &input.key).await?;
         let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
-        if is_archival(&kept) {
+        if archive::is_refused(&kept, self.now()) {
+            self.state().archive.refused_reads += 1;
+            self.tell(&format!("GetObject {} refused", input.key));
             return Err(s3_error!(InvalidObjectState, "the operation is not valid for the object's storage class"));
         }
         let whole_bytes = kept.body.len();
@@ -363,9 +423,19 @@ impl S3 for S3Server {
         Ok(S3Response::new(HeadObjectOutput {
             content_length: Some(size(&kept.body)),
             last_modified: Some(kept.modified_at.into()),
-            storage_class: kept.storage_class.map(StorageClass::from),
+            restore: archive::restore_header(&kept, self.now()),
+            storage_class: kept.storage_class.filter(|class| class != "STANDARD").map(StorageClass::from),
             ..HeadObjectOutput::default()
         }))
+    }
+
+    async fn restore_object(&self, request: S3Request<RestoreObjectInput>) -> Answer<RestoreObjectOutput> {
+        let input = request.input;
+        self.begin("RestoreObject", &input.bucket, &input.key).await?;
+        let answer = self.state().thaw(&input.key, input.restore_request.unwrap_or_default());
+        let word = if answer.is_ok() { "accepted" } else { "refused" };
+        self.tell(&format!("RestoreObject {} {word}", input.key));
+        answer
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
@@ -412,7 +482,8 @@ impl S3 for S3Server {
             encryption: input.server_side_encryption.map(|encryption| encryption.as_str().to_owned()),
             encryption_key: input.ssekms_key_id,
             checksum_crc32c: None,
-            modified_at: SystemTime::now(),
+            thaw: None,
+            modified_at: self.now(),
         };
         let mut state = self.state();
         state.uploads_begun += 1;
@@ -533,6 +604,7 @@ fn listed(key: &str, kept: &Kept) -> Object {
         key: Some(key.to_owned()),
         size: Some(size(&kept.body)),
         last_modified: Some(kept.modified_at.into()),
+        storage_class: Some(ObjectStorageClass::from(kept.storage_class.clone().unwrap_or("STANDARD".to_owned()))),
         ..Object::default()
     }
 }

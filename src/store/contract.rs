@@ -17,9 +17,13 @@ use super::retry::{RetryPolicy, RetryStore};
 use super::s3::S3Store;
 use super::s3::settings::{PART_BYTES_MIN, S3Settings};
 use super::s3::tests::server::S3Server;
+use super::thaw::{ThawOutcome, ThawRequest, ThawState, ThawTier};
 use super::{Key, PutOutcome, Store, StoreErrorKind, Tier, list_all};
 use crate::clock::SystemClock;
 use crate::id::SessionId;
+
+#[path = "contract/archives.rs"]
+mod archives;
 
 /// So small that a few objects make several pages.
 const PAGE_SIZE: usize = 3;
@@ -94,6 +98,7 @@ macro_rules! contract {
             a_listing_goes_on_after_any_key
             pages_are_never_empty_before_the_last
             a_deleted_object_is_gone_and_its_key_free
+            what_is_not_archived_needs_no_thaw
             errors_name_operation_and_object
         })+
     };
@@ -127,7 +132,8 @@ contract! {
     over_real_s3: in_a_real_bucket(true).await;
 }
 
-// What remains of the contract on a server that overwrites: all but that one of several puts at once is told apart.
+// What remains of the contract on a server that overwrites and has no archive: all but that one of several puts at once
+// is told apart, and that it can be asked to thaw.
 contract! {
     @each [#[ignore = "needs an S3 server"]] over_real_s3_without_conditions, in_a_real_bucket(false).await,
     an_object_reads_back_whole
@@ -313,6 +319,18 @@ async fn a_deleted_object_is_gone_and_its_key_free(store: Store) {
     assert_eq!(listed(&store, "").await, ["a/1", "a/3"]);
     put(&store, "a/2", b"newer").await;
     assert_eq!(store.get(&key("a/2"), 10).await.unwrap(), "newer");
+}
+
+async fn what_is_not_archived_needs_no_thaw(store: Store) {
+    put(&store, "a", b"content").await;
+    let request = ThawRequest { days: Some(1), tier: ThawTier::Standard };
+    assert_eq!(store.thaw_state(&key("a")).await.unwrap(), ThawState::Readable);
+    assert_eq!(store.request_thaw(&key("a"), request).await.unwrap(), ThawOutcome::NotNeeded);
+    assert_eq!(store.thaw_state(&key("a")).await.unwrap(), ThawState::Readable);
+    assert_eq!(store.get(&key("a"), 7).await.unwrap(), "content");
+    assert_eq!(store.thaw_state(&key("x")).await.unwrap_err().kind, StoreErrorKind::NotFound);
+    let error = store.request_thaw(&key("x"), request).await.unwrap_err();
+    assert_eq!((error.kind, error.object), (StoreErrorKind::NotFound, format!("{}/x", store.url())));
 }
 
 async fn errors_name_operation_and_object(store: Store) {

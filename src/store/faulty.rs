@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::failure::{Failure, check_limit, length, slice};
+use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 
 /// So often a slow operation lets others go first.
@@ -194,6 +195,14 @@ impl ObjectStore for FaultyStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let info = self.run("looking up", key.as_str(), self.inner.head(key)).await?;
         self.info_seen(info).ok_or_else(|| Failure::not_found().at("looking up", self.url(), key))
+    }
+
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.run("looking up", key.as_str(), self.inner.thaw_state(key)).await
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.run("thawing", key.as_str(), self.inner.request_thaw(key, request)).await
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::policy::Policies;
+use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 
 /// Lets at most so many operations of a store run at once; others wait, in the order they came.
@@ -107,6 +108,14 @@ impl ObjectStore for LimitStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.run(self.inner.head(key)).await
+    }
+
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.run(self.inner.thaw_state(key)).await
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.run(self.inner.request_thaw(key, request)).await
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {

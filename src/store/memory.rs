@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::failure::{Failure, check_existing, check_limit, check_prefix, length, slice};
+use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier};
 use crate::clock::Clock;
 
@@ -72,7 +73,8 @@ impl MemoryStore {
 
 impl Object {
     fn info(&self, key: &Key) -> ObjectInfo {
-        ObjectInfo { key: key.clone(), size_bytes: length(&self.body), modified_at: self.modified_at }
+        let size_bytes = length(&self.body);
+        ObjectInfo { key: key.clone(), size_bytes, modified_at: self.modified_at, storage_class: None }
     }
 }
 
@@ -105,6 +107,14 @@ impl ObjectStore for MemoryStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let info = self.objects().get(key).map(|object| object.info(key));
         info.ok_or_else(|| Failure::not_found().at("looking up", URL, key))
+    }
+
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.head(key).await.map(|_| ThawState::Readable)
+    }
+
+    async fn request_thaw(&self, key: &Key, _request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.head(key).await.map(|_| ThawOutcome::NotNeeded)
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::failure::length;
+use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier};
 
 /// What a store was asked to do.
@@ -21,6 +22,10 @@ pub enum Operation {
     GetRange,
     /// [`ObjectStore::head`].
     Head,
+    /// [`ObjectStore::thaw_state`].
+    ThawState,
+    /// [`ObjectStore::request_thaw`].
+    RequestThaw,
     /// [`ObjectStore::list_page`].
     List,
     /// [`ObjectStore::delete`].
@@ -123,6 +128,16 @@ impl ObjectStore for RecordingStore {
         self.record(Operation::Head, key.as_str(), None, result, |_| 0)
     }
 
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        let result = self.inner.thaw_state(key).await;
+        self.record(Operation::ThawState, key.as_str(), None, result, |_| 0)
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        let result = self.inner.request_thaw(key, request).await;
+        self.record(Operation::RequestThaw, key.as_str(), None, result, |_| 0)
+    }
+
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {
         let result = self.inner.list_page(prefix, after).await;
         self.record(Operation::List, prefix, None, result, |_| 0)
@@ -146,6 +161,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::store::memory::MemoryStore;
+    use crate::store::thaw::ThawTier;
 
     #[tokio::test]
     async fn every_request_is_recorded_with_its_bytes_and_outcome() {
@@ -164,6 +180,8 @@ mod tests {
         store.get(&key, 4).await.unwrap_err();
         store.get_range(&key, 1..3).await.unwrap();
         store.head(&key).await.unwrap();
+        store.thaw_state(&key).await.unwrap();
+        store.request_thaw(&key, ThawRequest { days: None, tier: ThawTier::Bulk }).await.unwrap();
         store.list_page("data/", None).await.unwrap();
         store.delete(&key).await.unwrap();
 
@@ -175,6 +193,8 @@ mod tests {
             call(Operation::Get, "data/a", 0, false),
             call(Operation::GetRange, "data/a", 2, true),
             call(Operation::Head, "data/a", 0, true),
+            call(Operation::ThawState, "data/a", 0, true),
+            call(Operation::RequestThaw, "data/a", 0, true),
             call(Operation::List, "data/", 0, true),
             call(Operation::Delete, "data/a", 0, true),
         ];

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::failure::length;
 use super::policy::Policies;
+use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 use crate::id::fill_random;
 
@@ -140,6 +141,14 @@ impl ObjectStore for RetryStore {
         self.retry(|| self.inner.head(key)).await
     }
 
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.retry(|| self.inner.thaw_state(key)).await
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.retry(|| self.inner.request_thaw(key, request)).await
+    }
+
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {
         self.retry(|| self.inner.list_page(prefix, after)).await
     }
@@ -168,6 +177,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::store::faulty::{Fault, FaultyStore};
     use crate::store::memory::MemoryStore;
+    use crate::store::thaw::ThawTier;
 
     const POLICY: RetryPolicy =
         RetryPolicy { tries: 5, first_delay: Duration::from_secs(1), longest_delay: Duration::from_secs(5) };
@@ -215,6 +225,9 @@ mod tests {
         assert_eq!(store().get(&key(), 1).await.unwrap_err().kind, StoreErrorKind::NotFound);
         assert_eq!(store().get_range(&key(), 0..1).await.unwrap_err().kind, StoreErrorKind::NotFound);
         assert_eq!(store().head(&key()).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert_eq!(store().thaw_state(&key()).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        let request = ThawRequest { days: Some(1), tier: ThawTier::Bulk };
+        assert_eq!(store().request_thaw(&key(), request).await.unwrap_err().kind, StoreErrorKind::NotFound);
         assert!(!store().list_page("", None).await.unwrap().more);
         store().delete(&key()).await.unwrap();
     }

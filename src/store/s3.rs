@@ -18,6 +18,7 @@ mod flow;
 mod multipart;
 mod policies;
 pub mod settings;
+mod thaw;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -33,9 +34,10 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{Object, ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::{Object, ObjectStorageClass, ServerSideEncryption, StorageClass};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -45,8 +47,9 @@ use self::flow::{Bandwidth, Progress, upload};
 use self::settings::{Encryption, S3Settings};
 use super::failure::{Failure, check_existing, check_limit, check_prefix, check_range, length};
 use super::policy::Policies;
+use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::StoreUrl;
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
+use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, StoreError, StoreErrorKind, Tier};
 
 /// An answer to a request without a body may take this long, or [`S3Settings::stall_timeout`] if that is longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
@@ -231,16 +234,23 @@ impl S3Store {
         Ok(PutOutcome::Exists)
     }
 
-    async fn find(&self, key: &Key) -> Result<Option<ObjectInfo>, Failure> {
+    async fn head_object(&self, key: &Key) -> Result<Option<HeadObjectOutput>, Failure> {
         let request = self.client.head_object().bucket(&self.bucket).key(self.full_key(key));
-        let found = match self.request(Box::pin(request.send())).await {
-            Err(Failure { kind: StoreErrorKind::NotFound, .. }) => return Ok(None),
-            found => found?,
-        };
+        match self.request(Box::pin(request.send())).await {
+            Err(Failure { kind: StoreErrorKind::NotFound, .. }) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<ObjectInfo>, Failure> {
+        let Some(found) = self.head_object(key).await? else { return Ok(None) };
         let size_bytes = found.content_length().and_then(|size| u64::try_from(size).ok());
         let modified_at = found.last_modified().and_then(timestamp);
         match (size_bytes, modified_at) {
-            (Some(size_bytes), Some(modified_at)) => Ok(Some(ObjectInfo { key: key.clone(), size_bytes, modified_at })),
+            (Some(size_bytes), Some(modified_at)) => {
+                let storage_class = class_name(found.storage_class().map(StorageClass::as_str));
+                Ok(Some(ObjectInfo { key: key.clone(), size_bytes, modified_at, storage_class }))
+            }
             _ => Err(Failure::other("the server does not say how large the object is, or when it was stored")),
         }
     }
@@ -348,7 +358,10 @@ impl S3Store {
         let size_bytes = object.size().and_then(|size| u64::try_from(size).ok());
         let modified_at = object.last_modified().and_then(timestamp);
         Some(match (size_bytes, modified_at) {
-            (Some(size_bytes), Some(modified_at)) => Ok(ObjectInfo { key, size_bytes, modified_at }),
+            (Some(size_bytes), Some(modified_at)) => {
+                let storage_class = class_name(object.storage_class().map(ObjectStorageClass::as_str));
+                Ok(ObjectInfo { key, size_bytes, modified_at, storage_class })
+            }
             _ => Err(transient("the listing does not say how large an object is, or when it was stored")),
         })
     }
@@ -376,6 +389,14 @@ impl ObjectStore for S3Store {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let found = self.find(key).await.and_then(|found| found.ok_or_else(Failure::not_found));
         found.map_err(|failure| failure.at("looking up", &self.url, key))
+    }
+
+    async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
+        self.state_of(key).await.map_err(|failure| failure.at("looking up", &self.url, key))
+    }
+
+    async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
+        self.ask_for_thaw(key, request).await.map_err(|failure| failure.at("thawing", &self.url, key))
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {
@@ -441,6 +462,11 @@ fn parse_content_range(text: &str) -> Option<(u64, u64)> {
     let (range, whole) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (start, _) = range.split_once('-')?;
     Some((start.parse().ok()?, whole.parse().ok()?))
+}
+
+/// The class that an answer names. The usual one goes without saying in some.
+fn class_name(named: Option<&str>) -> Option<StorageClassName> {
+    named.map_or_else(|| Some(StorageClassName::standard()), |name| name.parse().ok())
 }
 
 /// A time in whole seconds: HTTP's headers have no more, listings do.

@@ -93,7 +93,7 @@ impl Root {
         let (_, metadata) = self.open_object(key, OFlags::PATH)?;
         let modified_at = Timestamp::try_from(metadata.modified()?);
         let modified_at = modified_at.map_err(|error| Failure::other(format!("its time of change: {error}")))?;
-        Ok(ObjectInfo { key: key.clone(), size_bytes: metadata.len(), modified_at })
+        Ok(ObjectInfo { key: key.clone(), size_bytes: metadata.len(), modified_at, storage_class: None })
     }
 
     pub(super) fn delete(&self, key: &Key) -> Result<(), Failure> {

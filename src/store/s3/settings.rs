@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::size::MIB;
+pub use crate::store::storage_class::{InvalidStorageClass, StorageClassName};
 
 /// S3's smallest part, but for the last one of an object.
 pub const PART_BYTES_MIN: u64 = 5 * MIB;
@@ -61,40 +62,6 @@ impl Default for S3Settings {
             upload_bytes_per_second: None,
             download_bytes_per_second: None,
         }
-    }
-}
-
-/// The name of a storage class, such as `STANDARD_IA`. Servers have classes of their own, so any name of capital
-/// letters, digits and `_` will do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StorageClassName(String);
-
-impl StorageClassName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether objects of this class have to be thawed before they can be read.
-    #[must_use]
-    pub fn is_archival(&self) -> bool {
-        matches!(self.as_str(), "GLACIER" | "DEEP_ARCHIVE")
-    }
-}
-
-/// A text that cannot be the name of a storage class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a storage class is named by capital letters, digits and '_', such as STANDARD_IA, GLACIER_IR or DEEP_ARCHIVE")]
-pub struct InvalidStorageClass;
-
-impl FromStr for StorageClassName {
-    type Err = InvalidStorageClass;
-
-    fn from_str(text: &str) -> Result<Self, InvalidStorageClass> {
-        let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-        let good = (1..=64).contains(&text.len()) && text.bytes().all(plain);
-        if good { Ok(Self(text.to_owned())) } else { Err(InvalidStorageClass) }
     }
 }
 
