@@ -11,6 +11,8 @@ mod checking;
 mod damage;
 #[path = "operations/failing.rs"]
 mod failing;
+#[path = "operations/file_system.rs"]
+mod file_system;
 #[path = "operations/forgetting.rs"]
 mod forgetting;
 #[path = "operations/garbled.rs"]
@@ -41,3 +43,5 @@ mod sessions;
 mod unfit_streams;
 #[path = "operations/world.rs"]
 mod world;
+#[path = "operations/year.rs"]
+mod year;

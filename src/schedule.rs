@@ -87,6 +87,7 @@ pub fn decide(policy: &Policy, zone: &TimeZone, past: &[PastBackup], now: Timest
         0 => String::new(),
         count => format!(" ({count} that seem to be from the future do not count, nor does the newest of the others)"),
     };
+    let full_reason = full_due(policy, zone, &known, now);
     if known.len() < past.len() && known.len() > 1 {
         known.pop();
     }
@@ -97,7 +98,7 @@ pub fn decide(policy: &Policy, zone: &TimeZone, past: &[PastBackup], now: Timest
     let row = Row::new(policy, zone, policy.incremental_every);
     let next_due_at = row.next_due_at(known.iter().map(|backup| backup.created_at)).unwrap_or(now);
     let overdue_at = next_due_at.as_second() + (row.every_seconds / 2).min(OVERDUE_SECONDS_MAX);
-    let (due, reason) = match full_due(policy, zone, &known, now) {
+    let (due, reason) = match full_reason {
         Some(reason) => (Due::Full, reason),
         None if row.is_due(next_due_at, now) => {
             let (age, every) = (age(last.created_at, now), shown(policy.incremental_every));
@@ -116,7 +117,8 @@ fn full_due(policy: &Policy, zone: &TimeZone, known: &[PastBackup], now: Timesta
     let every = policy.full_every?;
     let fulls: Vec<Timestamp> = known.iter().filter(|backup| backup.is_full).map(|backup| backup.created_at).collect();
     let Some(last) = fulls.last() else { return Some("there is no full backup of it".to_owned()) };
-    let row = Row::new(policy, zone, every);
+    // One that came early, as a chain was long enough, serves as well as one that was due.
+    let row = Row { restarts: true, ..Row::new(policy, zone, every) };
     let next = row.next_due_at(fulls.iter().copied())?;
     let reason = || format!("the last full backup is {} old, and one is due every {}", age(*last, now), shown(every));
     row.is_due(next, now).then(reason)
@@ -135,6 +137,8 @@ impl Policy {
 struct Row<'a> {
     every_seconds: i64,
     early_seconds: i64,
+    /// Whether one in between begins a new row.
+    restarts: bool,
     calendar: Calendar<'a>,
 }
 
@@ -152,11 +156,12 @@ impl<'a> Row<'a> {
         match policy.run_at {
             None => {
                 let early_seconds = (seconds / EARLY_PART).min(EARLY_SECONDS_MAX);
-                Self { every_seconds: seconds, early_seconds, calendar: Calendar::Seconds }
+                Self { every_seconds: seconds, early_seconds, restarts: false, calendar: Calendar::Seconds }
             }
             Some(at) => {
                 let days = (seconds / DAY_SECONDS).max(1);
-                Self { every_seconds: days * DAY_SECONDS, early_seconds: 0, calendar: Calendar::Days(at, zone) }
+                let calendar = Calendar::Days(at, zone);
+                Self { every_seconds: days * DAY_SECONDS, early_seconds: 0, restarts: false, calendar }
             }
         }
     }
@@ -176,7 +181,7 @@ impl<'a> Row<'a> {
     fn next_place(&self, place: i64, at: i64) -> i64 {
         let periods = (at - place + self.early_seconds).div_euclid(self.every_seconds);
         if periods < 1 {
-            return place;
+            return if self.restarts { at } else { place };
         }
         let next = place.saturating_add(periods.saturating_mul(self.every_seconds));
         if at - next > self.every_seconds / 2 { at } else { next }

@@ -172,7 +172,12 @@ impl World {
     }
 
     pub(crate) fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        let memory = Arc::new(MemoryStore::new(Arc::clone(&clock)).with_page_size(PAGE_OBJECTS));
+        Self::with_pages(clock, PAGE_OBJECTS)
+    }
+
+    /// Whose listings come in pages of so many objects.
+    pub(crate) fn with_pages(clock: Arc<dyn Clock>, page_objects: usize) -> Self {
+        let memory = Arc::new(MemoryStore::new(Arc::clone(&clock)).with_page_size(page_objects));
         Self { memory, clock, folder: tempfile::tempdir().unwrap() }
     }
 

@@ -164,6 +164,18 @@ fn a_full_backup_comes_every_week_and_incremental_ones_in_between() {
 }
 
 #[test]
+fn a_full_backup_that_came_early_puts_the_next_one_off() {
+    let weekly = Policy { full_every: Some(days(7)), ..daily() };
+    let past = |day, is_full| PastBackup { created_at: time(MONDAY + day * DAY), is_full };
+    let due = |past: &[PastBackup], day| decide(&weekly, &berlin(), past, time(MONDAY + day * DAY)).due;
+    let early = [past(0, true), past(5, true), past(6, false)];
+    assert_eq!(due(&early, 7), Due::Backup);
+    assert_eq!(due(&early, 12), Due::Full);
+    // Also while there is one from the future.
+    assert_eq!(due(&[past(0, true), past(7, true), past(400, false)], 8), Due::Backup);
+}
+
+#[test]
 fn a_full_backup_that_is_due_does_not_wait_for_an_incremental_one() {
     let policy = Policy { full_every: Some(days(2)), incremental_every: days(1), ..daily() };
     assert_eq!(due(&policy, &[MONDAY, MONDAY + 40 * HOUR], MONDAY + 48 * HOUR), Due::Full);
