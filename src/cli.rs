@@ -19,6 +19,7 @@ mod restore;
 mod show;
 mod status;
 mod tag;
+mod thaw;
 mod unforget;
 
 use std::path::PathBuf;

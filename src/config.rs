@@ -21,6 +21,7 @@ use crate::store::s3::settings::S3Settings;
 
 mod fault;
 mod reporting;
+mod restore;
 mod retention;
 mod s3;
 mod schedule;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use self::fault::{ConfigErrors, Fault, Position};
 pub use self::reporting::{HooksConfig, MonitoringConfig};
+pub use self::restore::{RestoreConfig, THAW_DAYS_MAX};
 pub use self::subvolumes::{InvalidName, SUBVOLUME_NAME_LENGTH_MAX, SubvolumeConfig, check_subvolume_name};
 
 /// The longest configuration file that is read, in bytes.
@@ -70,6 +72,8 @@ pub struct Config {
     pub retention: RetentionPolicy,
     /// How many snapshots of each subvolume stay on the host, at least one.
     pub snapshots_retained: u32,
+    /// How archived objects are thawed for a restore.
+    pub restore: RestoreConfig,
     /// How often subvolumes are backed up; without it, whenever `backup` is started.
     pub schedule: Option<Policy>,
     /// What is run before and after a backup.
@@ -178,6 +182,7 @@ impl Config {
             chunking: ChunkingConfig::default(),
             packing: PackingConfig::default(),
             retention: RetentionPolicy::default(),
+            restore: RestoreConfig::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
             schedule: None,
             hooks: HooksConfig::default(),
@@ -242,6 +247,7 @@ impl Config {
             }
             snapshots.absolute_path("base_dir", faults).map(Found::into_value)
         });
+        config.restore = root.table("restore", faults, restore::read_restore);
         let has_schedule = root.has("schedule");
         let schedule = root.table("schedule", faults, schedule::read_schedule);
         config.schedule = has_schedule.then_some(schedule);

@@ -7,7 +7,10 @@ mod fetch;
 mod locate;
 mod pieces;
 mod rebuild;
+mod thaw;
 mod walk;
+
+pub use self::thaw::{NotThawed, ThawOptions, thaw_packs};
 
 use std::collections::HashSet;
 use std::io::Write;

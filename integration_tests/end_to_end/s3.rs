@@ -1,6 +1,8 @@
 //! The program with its repository in a bucket: of a server in this process, behind a proxy that does what bad networks
 //! do, and of Garage.
 
+#[path = "s3/archive.rs"]
+mod archive;
 #[path = "s3/garage.rs"]
 mod garage;
 #[path = "s3/kills.rs"]

@@ -12,6 +12,7 @@ use crate::cli::output;
 use crate::config::ConfigErrors;
 use crate::lock::LockError;
 use crate::repository::Damage;
+use crate::restore::NotThawed;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How a command ends.
@@ -144,7 +145,9 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
         Exit::Locked
     } else if any(<dyn std::error::Error>::is::<Damage>) {
         Exit::Damaged
-    } else if any(|cause| matches!(cause.downcast_ref(), Some(StoreError { kind: StoreErrorKind::Archived, .. }))) {
+    } else if any(<dyn std::error::Error>::is::<NotThawed>)
+        || any(|cause| matches!(cause.downcast_ref(), Some(StoreError { kind: StoreErrorKind::Archived, .. })))
+    {
         Exit::Archived
     } else {
         Exit::Failed

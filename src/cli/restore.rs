@@ -15,6 +15,7 @@ use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
 use crate::cli::limits::require_memory_for_restore;
 use crate::cli::output;
+use crate::cli::thaw::ThawArguments;
 use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
 use crate::repository::catalog::{
@@ -48,12 +49,18 @@ pub(crate) struct RestoreArguments {
     /// Writes the backup's stream to a new file, or to standard output (-)
     #[arg(long, value_name = "FILE")]
     stream: Option<PathBuf>,
+    #[command(flatten)]
+    thaw: ThawArguments,
 }
 
 pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) -> anyhow::Result<()> {
     require_memory_for_restore()?;
     let repository = context.repository().await?;
     let backup = find_backup(context, &repository, &arguments).await?;
+    if arguments.stream.is_some() {
+        let streamed = read_streamed(&repository, backup.clone()).await?;
+        arguments.thaw.thaw(context, &repository, std::slice::from_ref(&streamed)).await?;
+    }
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
             restore_to(context, &repository, &backup, Box::new(StandardOutput(output::stream()))).await
@@ -112,6 +119,7 @@ async fn restore_to_target(
     let options = TargetOptions { read_only: arguments.read_only, discard_received: arguments.discard_received };
     let target = RestoreTarget { path, options, btrfs: BtrfsCommand::find(search_path().as_deref())? };
     let chain = read_chain(repository, backup.id()).await?;
+    arguments.thaw.thaw(context, repository, &chain).await?;
     let options = RestoreOptions::new(context.scratch_directory());
     let restored = restore_subvolume(repository, &chain, &target, &options, &context.monitor()).await?;
     context.progress.finish();

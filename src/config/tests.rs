@@ -12,7 +12,7 @@ use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, schedule, hooks, monitoring, \
+const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, restore, schedule, hooks, monitoring, \
      subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
@@ -158,7 +158,7 @@ fn a_key_that_means_nothing_is_a_fault() {
         ("[s3]\nregoin = 'x'", "3:1: s3.regoin: unknown key (did you mean 'region'?)"),
         ("[snapshots]\nretian = 1", "3:1: snapshots.retian: unknown key (did you mean 'retain'?)"),
         ("[chunking]\n  min = '4 KiB'", "3:3: chunking.min: unknown key (did you mean 'minimum'?)"),
-        ("[restore]\nverify = true", "2:2: restore: unknown key ({ROOT_KEYS})"),
+        ("[unheard_of]\nverify = true", "2:2: unheard_of: unknown key ({ROOT_KEYS})"),
         ("[calendar]", "2:2: calendar: unknown key ({ROOT_KEYS})"),
         (
             "[global]\n\"log\\u001b[31m\\nlevel\" = 1",
@@ -588,12 +588,14 @@ fn the_example_shows_the_defaults() {
     let schedule = shown.schedule.as_mut().unwrap();
     assert!(schedule.full_every.take().is_some() && schedule.max_chain_length.take().is_some());
     assert!(schedule.run_at.take().is_some());
+    assert!(shown.restore.thaw_days.take().is_some());
     let hooks = std::mem::take(&mut shown.hooks);
     assert!(!hooks.before.is_empty() && !hooks.after.is_empty() && !hooks.on_failure.is_empty());
     assert_eq!(hooks.timeout, HooksConfig::default().timeout);
     let monitoring = std::mem::take(&mut shown.monitoring);
     assert!(monitoring.healthcheck_url.is_some() && monitoring.metrics_textfile.is_some());
     assert_eq!(parse(EXAMPLE), shown);
+    assert_eq!(shown.restore, RestoreConfig::default());
     let defaults = Config::for_repository("");
     assert_eq!((shown.log_level, shown.packing), (defaults.log_level, defaults.packing));
     assert_eq!((&shown.state_dir, &shown.lock_path), (&defaults.state_dir, &defaults.lock_path));

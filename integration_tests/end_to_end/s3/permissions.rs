@@ -138,6 +138,11 @@ fn a_reader_needs_what_its_policy_allows_and_no_more() {
         .filter(|request| !request.starts_with("GetBucket") && !request.starts_with("GetObjectLock"))
         .collect();
     assert!(tool.restore_stream(&tool.list()[0].id) == input.bytes);
+    // As a rule of the bucket archives what has been stored.
+    for key in server.keys().iter().filter(|key| key.contains("/data/")) {
+        server.change(key, |kept| kept.storage_class = Some("GLACIER".to_owned()));
+    }
+    tool.run(["restore", &tool.list()[0].id, "--stream", "-"]).assert_code(6);
     requests.extend(server.take_requests());
     assert_equal("reader", &requests);
 }

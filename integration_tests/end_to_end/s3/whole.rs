@@ -63,7 +63,7 @@ fn archived_packs_are_listed_shown_and_built_upon_but_a_restore_waits_for_a_thaw
     tool.run(["show", id]).assert_code(0);
     let restored = tool.run(["restore", id, "--stream", "-"]);
     restored.assert_code(6);
-    restored.assert_failed_naming("has to be thawed first");
+    restored.assert_failed_naming("archived packs are not thawed yet");
     tool.lose_state();
     input.back_up(&tool).assert_code(0);
     assert_eq!(tool.list()[1].new_bytes, 0);

@@ -1,0 +1,142 @@
+//! Restores from archival storage classes, of the server in this process, whose thaws take as long as a test says.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::piped::{Input, tool_on};
+use crate::support::process::Ended;
+use crate::support::s3_server::{ArchiveCounts, S3Server};
+use crate::support::tool::Tool;
+
+const DEEP_ARCHIVE: &str = "[s3]\nstorage_class_data = \"DEEP_ARCHIVE\"\n";
+const BULK: Duration = Duration::from_hours(48);
+
+/// A repository with one archived backup.
+fn archived() -> (S3Server, Tool, Input) {
+    let server = S3Server::start_in_thread();
+    let tool = tool_on(&server, DEEP_ARCHIVE);
+    let input = Input::random(&tool, 9_000_000, 1);
+    input.back_up(&tool).assert_code(0);
+    (server, tool, input)
+}
+
+fn archived_packs(server: &S3Server) -> u32 {
+    let is_archived = |key: &&String| server.object(key).unwrap().storage_class.as_deref() == Some("DEEP_ARCHIVE");
+    u32::try_from(server.keys().iter().filter(is_archived).count()).unwrap()
+}
+
+fn arguments<'a>(options: &[&'a str]) -> Vec<&'a str> {
+    let restore = ["restore", "latest", "--subvolume", "pipe", "--stream", "-"];
+    restore.iter().chain(options).copied().collect()
+}
+
+fn restore(tool: &Tool, options: &[&str]) -> Ended {
+    tool.run(arguments(options))
+}
+
+#[track_caller]
+fn assert_restored(restored: &Ended, input: &Input) {
+    restored.assert_code(0);
+    assert!(restored.stdout == input.bytes, "other bytes came back");
+}
+
+#[test]
+fn a_restore_asks_once_for_all_and_is_right_after_the_thaw() {
+    let (server, tool, input) = archived();
+    let packs = archived_packs(&server);
+    assert!(packs >= 2, "{packs}");
+    let first = restore(&tool, &["--thaw-tier", "bulk"]);
+    first.assert_code(6);
+    first.assert_failed_naming(&format!("{packs} of {packs} archived packs are not thawed yet"));
+    let once = ArchiveCounts { thaws: packs, ..ArchiveCounts::default() };
+    assert_eq!(server.archive_counts(), once);
+    // What is asked for already is not asked for again.
+    restore(&tool, &["--thaw-tier", "bulk"]).assert_code(6);
+    assert_eq!(server.archive_counts(), once);
+    server.pass(BULK);
+    assert_restored(&restore(&tool, &[]), &input);
+    assert_eq!(server.archive_counts(), once);
+}
+
+#[test]
+fn a_restore_that_waits_goes_on_when_all_is_thawed() {
+    let (server, tool, input) = archived();
+    server.set_oddities(|oddities| oddities.thaw_takes = Some(Duration::from_secs(2)));
+    assert_restored(&restore(&tool, &["--wait-for-thaw"]), &input);
+    let packs = archived_packs(&server);
+    assert_eq!(server.archive_counts(), ArchiveCounts { thaws: packs, ..ArchiveCounts::default() });
+}
+
+#[test]
+fn a_restore_that_has_waited_long_enough_ends_and_takes_nothing_back() {
+    let (server, tool, input) = archived();
+    let ended = restore(&tool, &["--wait-for-thaw", "--thaw-timeout", "1s"]);
+    ended.assert_code(6);
+    ended.assert_failed_naming("run it again then");
+    server.pass(BULK);
+    assert_restored(&restore(&tool, &[]), &input);
+    assert_eq!(server.archive_counts().thaws, archived_packs(&server));
+}
+
+#[test]
+fn a_restore_that_is_interrupted_while_it_waits_is_taken_up_by_the_next() {
+    let (server, tool, input) = archived();
+    let packs = archived_packs(&server);
+    let waiting = tool.command(arguments(&["--wait-for-thaw"])).stdout(std::process::Stdio::null()).spawn();
+    let mut waiting = waiting.unwrap();
+    while server.archive_counts().thaws < packs {
+        std::thread::yield_now();
+    }
+    let pid = Pid::from_raw(i32::try_from(waiting.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+    server.pass(BULK);
+    assert_restored(&restore(&tool, &[]), &input);
+    assert_eq!(server.archive_counts(), ArchiveCounts { thaws: packs, ..ArchiveCounts::default() });
+}
+
+#[test]
+fn a_copy_that_has_expired_is_asked_for_again() {
+    let (server, tool, input) = archived();
+    restore(&tool, &["--thaw-days", "1"]).assert_code(6);
+    server.pass(BULK * 3);
+    restore(&tool, &[]).assert_code(6);
+    assert_eq!(server.archive_counts().thaws, 2 * archived_packs(&server));
+    server.pass(BULK);
+    assert_restored(&restore(&tool, &[]), &input);
+}
+
+#[test]
+fn a_tier_that_the_class_does_not_know_is_refused_before_anything_is_asked_for() {
+    let (server, tool, _) = archived();
+    let refused = restore(&tool, &["--thaw-tier", "expedited"]);
+    refused.assert_code(1);
+    refused.assert_failed_naming("DEEP_ARCHIVE know no expedited thaw");
+    assert_eq!(server.archive_counts(), ArchiveCounts::default());
+}
+
+#[test]
+fn the_class_that_an_object_has_now_counts() {
+    let (server, tool, input) = archived();
+    let is_data = |key: &String| key.contains("/data/");
+    let packs: Vec<String> = server.keys().into_iter().filter(is_data).collect();
+    // As a rule of the server moves them: one needs no thaw, another another one.
+    server.change(&packs[0], |kept| kept.storage_class = Some("GLACIER_IR".to_owned()));
+    server.change(&packs[1], |kept| kept.storage_class = Some("GLACIER".to_owned()));
+    restore(&tool, &[]).assert_code(6);
+    assert_eq!(server.archive_counts().thaws, archived_packs(&server) + 1);
+    server.pass(BULK);
+    assert_restored(&restore(&tool, &[]), &input);
+}
+
+#[test]
+fn other_commands_neither_thaw_nor_need_it() {
+    let (server, tool, input) = archived();
+    let id = tool.list()[0].id.clone();
+    tool.run(["show", &id]).assert_code(0);
+    input.back_up(&tool).assert_code(0);
+    tool.lose_state();
+    input.back_up(&tool).assert_code(0);
+    assert_eq!(server.archive_counts(), ArchiveCounts::default());
+}

@@ -1,0 +1,235 @@
+//! Has archived packs thawed before a restore reads them: all of a chain's in one wave.
+//!
+//! What counts is the class that each object has now, not the one that it was stored with: rules of the server may have
+//! moved it. Only packs of file data are ever archived.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use crate::id::PackId;
+use crate::pack::format::PackClass;
+use crate::repository::{Repository, layout};
+use crate::size::ByteSize;
+use crate::store::thaw::{ThawOutcome, ThawRequest, ThawState, ThawTier};
+use crate::store::{ObjectInfo, StorageClassName, list_all};
+
+/// Requests at once. The store may allow fewer.
+const REQUESTS_AT_ONCE: usize = 8;
+/// It is looked at least this often whether packs are thawed, and more often at first.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// What a line is trusted to carry where nothing is known of it.
+const BYTES_PER_SECOND: u64 = 4 << 20;
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+/// How archived packs are thawed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThawOptions {
+    /// Whether to wait for it.
+    pub wait: bool,
+    /// For how long at most.
+    pub timeout: Duration,
+    /// How fast it shall be.
+    pub tier: ThawTier,
+    /// For how many days copies are kept; else as many as reading them may take.
+    pub days: Option<u32>,
+    /// What reading is limited to.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// Packs that are needed cannot be read yet; their thaw has been asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{waiting} of {packs} archived packs are not thawed yet ({}); all have been asked for, and can be read by \
+     {expected_at} at the latest: run it again then",
+    ByteSize::from_bytes(*.waiting_bytes)
+)]
+pub struct NotThawed {
+    /// How many.
+    pub waiting: usize,
+    /// Of how many.
+    pub packs: usize,
+    /// How large they are.
+    pub waiting_bytes: u64,
+    /// When the slowest should be done.
+    pub expected_at: Timestamp,
+}
+
+/// A pack that may have to be thawed.
+type ColdPack = ObjectInfo;
+
+/// Sees to it that these packs can be read. Asks for the thaw of those that are archived and of which nobody has asked for
+/// it, all at once, and then waits if it is told to. Dropped while it waits, it takes nothing back.
+///
+/// Costs a listing of all packs of file data, and a look-up and a request for each archived one.
+///
+/// # Errors
+///
+/// [`NotThawed`] where some cannot be read yet, and there is no waiting, or no longer. Otherwise the store's error.
+pub async fn thaw_packs(
+    repository: &Repository,
+    packs: &BTreeSet<PackId>,
+    options: &ThawOptions,
+) -> anyhow::Result<()> {
+    let cold = cold_packs(repository, packs).await?;
+    check_tier(&cold, options.tier)?;
+    let wave = Wave { repository, options, days: days(bytes_of(&cold), options) };
+    let begun_at = Instant::now();
+    let mut waiting = wave.ask(&cold).await?;
+    let expected_at = expected_at(&waiting, options.tier, repository.clock().now());
+    let not_thawed = |waiting: &[ColdPack]| NotThawed {
+        waiting: waiting.len(),
+        packs: cold.len(),
+        waiting_bytes: bytes_of(waiting),
+        expected_at,
+    };
+    if !waiting.is_empty() && options.wait {
+        tracing::info!(
+            "{} archived packs ({}) are being thawed, which takes until {expected_at} at the latest; ending this run \
+             takes nothing back",
+            waiting.len(),
+            ByteSize::from_bytes(bytes_of(&waiting))
+        );
+    }
+    while !waiting.is_empty() {
+        let left = options.timeout.saturating_sub(begun_at.elapsed());
+        if !options.wait || left.is_zero() {
+            return Err(not_thawed(&waiting).into());
+        }
+        sleep(pause(begun_at.elapsed()).min(left)).await;
+        let before = waiting.len();
+        waiting = wave.ask_some(waiting).await?;
+        if waiting.len() < before {
+            tracing::info!("{} of {} archived packs can be read", cold.len() - waiting.len(), cold.len());
+        }
+    }
+    Ok(())
+}
+
+/// Those packs that are of a class whose objects may be archived.
+async fn cold_packs(repository: &Repository, packs: &BTreeSet<PackId>) -> anyhow::Result<Vec<ColdPack>> {
+    if packs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed = list_all(repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
+    let is_cold = |class: &StorageClassName| class.is_archival() || class.may_archive();
+    let is_needed = |object: &ObjectInfo| {
+        object.storage_class.as_ref().is_some_and(is_cold)
+            && layout::parse_pack_key(&object.key).is_some_and(|(_, pack)| packs.contains(&pack))
+    };
+    Ok(listed.into_iter().filter(is_needed).collect())
+}
+
+/// Refuses a tier that one of the classes does not know, before anything is asked for.
+fn check_tier(packs: &[ColdPack], tier: ThawTier) -> anyhow::Result<()> {
+    let unknown =
+        packs.iter().filter_map(|pack| pack.storage_class.as_ref()).find(|class| tier.longest(class).is_none());
+    if let Some(class) = unknown {
+        anyhow::bail!("objects of class {class} know no {tier} thaw: choose another tier (--thaw-tier)");
+    }
+    Ok(())
+}
+
+fn bytes_of(packs: &[ColdPack]) -> u64 {
+    packs.iter().map(|pack| pack.size_bytes).sum()
+}
+
+/// For how many days copies are kept: as many as reading takes, one for what was thawed first, and one for rounding. Who
+/// does not wait needs some more to come back.
+fn days(bytes: u64, options: &ThawOptions) -> u32 {
+    let rate = options.bytes_per_second.unwrap_or(BYTES_PER_SECOND).max(1);
+    let reading = u32::try_from((bytes / rate).div_ceil(DAY_SECONDS)).unwrap_or(u32::MAX);
+    let spare = if options.wait { 2 } else { 5 };
+    options.days.unwrap_or_else(|| reading.saturating_add(spare).min(365))
+}
+
+/// When the slowest of these packs should be thawed, if all were asked for now.
+fn expected_at(packs: &[ColdPack], tier: ThawTier, now: Timestamp) -> Timestamp {
+    let longest = packs.iter().filter_map(|pack| tier.longest(pack.storage_class.as_ref()?)).max().unwrap_or_default();
+    // In whole minutes, as it is no more than a promise.
+    let then = now.as_second().saturating_add(i64::try_from(longest.as_secs()).unwrap_or(i64::MAX));
+    Timestamp::from_second(then - then.rem_euclid(60) + 60).unwrap_or(Timestamp::MAX)
+}
+
+/// How long not to look, after having waited for so long: a tenth of it, within bounds.
+fn pause(waited: Duration) -> Duration {
+    (waited / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
+/// One restore's requests.
+struct Wave<'a> {
+    repository: &'a Repository,
+    options: &'a ThawOptions,
+    days: u32,
+}
+
+impl Wave<'_> {
+    /// Asks for all that is neither thawed nor being thawed; gives those that cannot be read yet, in order.
+    async fn ask(&self, packs: &[ColdPack]) -> anyhow::Result<Vec<ColdPack>> {
+        let asked = stream::iter(packs.iter().cloned()).map(|pack| self.ask_one(pack)).buffered(REQUESTS_AT_ONCE);
+        let waiting: Vec<Option<ColdPack>> = asked.try_collect().await?;
+        Ok(waiting.into_iter().flatten().collect())
+    }
+
+    /// As [`Self::ask`], but stops where no pack is thawed any more: the others will hardly be either.
+    async fn ask_some(&self, packs: Vec<ColdPack>) -> anyhow::Result<Vec<ColdPack>> {
+        let mut waiting = Vec::new();
+        for (number, some) in packs.chunks(REQUESTS_AT_ONCE).enumerate() {
+            let still = self.ask(some).await?;
+            let is_end = still.len() == some.len();
+            waiting.extend(still);
+            if is_end {
+                waiting.extend_from_slice(packs.get((number + 1) * REQUESTS_AT_ONCE..).unwrap_or_default());
+                break;
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// The pack, if it cannot be read yet.
+    async fn ask_one(&self, pack: ColdPack) -> anyhow::Result<Option<ColdPack>> {
+        let store = self.repository.store();
+        let now = self.repository.clock().now();
+        match store.thaw_state(&pack.key).await.map_err(|error| self.repository.needed(error))? {
+            ThawState::Readable => return Ok(None),
+            ThawState::Thawed { until } if until.is_none_or(|until| until > now) => return Ok(None),
+            ThawState::Thawing => return Ok(Some(pack)),
+            ThawState::Thawed { .. } | ThawState::Archived => {}
+        }
+        let stays = pack.storage_class.as_ref().is_some_and(StorageClassName::may_archive);
+        let request = ThawRequest { days: (!stays).then_some(self.days), tier: self.options.tier };
+        ensure!(request.days != Some(0), "a thaw for no days is none");
+        let outcome = store.request_thaw(&pack.key, request).await.context("asking for a thaw")?;
+        Ok((outcome != ThawOutcome::NotNeeded).then_some(pack))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(wait: bool, days: Option<u32>, bytes_per_second: Option<u64>) -> ThawOptions {
+        ThawOptions { wait, timeout: Duration::ZERO, tier: ThawTier::Bulk, days, bytes_per_second }
+    }
+
+    #[test]
+    fn copies_are_kept_for_as_long_as_reading_may_take() {
+        // 1 TiB at 4 MiB/s are 262,144 seconds: three days and some minutes.
+        assert_eq!(days(1 << 40, &options(true, None, None)), 4 + 2);
+        assert_eq!(days(1 << 40, &options(false, None, None)), 4 + 5);
+        assert_eq!(days(1 << 40, &options(true, None, Some(40 << 20))), 1 + 2);
+        assert_eq!(days(u64::MAX, &options(true, None, Some(1))), 365);
+        assert_eq!(days(1 << 40, &options(true, Some(1), None)), 1);
+    }
+
+    #[test]
+    fn it_is_looked_less_often_the_longer_it_takes() {
+        let seconds = |waited| pause(Duration::from_secs(waited)).as_secs();
+        assert_eq!([0, 9, 100, 1000, 100_000].map(seconds), [1, 1, 10, 100, 300]);
+    }
+}
