@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -103,6 +104,8 @@ class Tool:
         """Starts the tool in a process group of its own, so that it can be killed with all it has started."""
         command = [*self.context.command, self.config.config_flag, str(self.write_config()), *arguments]
         self.context.log.write("INFO", f"runs: {' '.join(command)}")
+        advice = "run `cargo build`, or set BTRFS_TO_S3_CMD or [tool] cmd"
+        check(shutil.which(command[0]) is not None, f"there is no program {command[0]}: {advice}")
         environment = os.environ | {"BTRFS_TO_S3_HARNESS_RUN_DIR": str(self.config.paths.run)}
         return subprocess.Popen(
             command, env=environment, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True
