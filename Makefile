@@ -9,6 +9,7 @@ test:
 # The slow ones as well.
 test-all:
 	integration_tests/run_tests.sh --all
+	integration_tests/harness.sh --all
 
 # Three nights of a real Btrfs into a local repository, and one restored.
 demo:

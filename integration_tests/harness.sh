@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs the end-to-end harness with the smallest data set on Garage. Needs root, Btrfs and pip's packages.
+# Runs the end-to-end harness on Garage. Needs root, Btrfs and pip's packages.
 #
-# usage: harness.sh [ARGUMENTS OF run_all.py…]
+# usage: harness.sh [--all]     (the smallest data set; --all: every scenario, several packs, and the mutation tests)
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,8 +14,22 @@ if [ -z "${BTRFS_TO_S3_CMD-}" ]; then
     export BTRFS_TO_S3_CMD="[\"${CARGO_TARGET_DIR:-target}/debug/btrfs_to_s3\"]"
 fi
 
+run() {
+    local script=$1 config=$2
+    shift 2
+    $venv/bin/python "integration_tests/scripts/$script.py" --config "integration_tests/config/$config.toml" "$@"
+}
+
 integration_tests/scripts/local_s3.py start
 trap 'integration_tests/scripts/local_s3.py stop' EXIT
 # shellcheck source=/dev/null
 . integration_tests/run/local_s3/environment
-$venv/bin/python integration_tests/scripts/run_all.py --config integration_tests/config/test_small.toml "$@"
+case ${1-} in
+    '') run run_all test_small ;;
+    --all)
+        run run_all test --include-large --scenarios
+        run run_all test_small --skip-s3
+        run mutation_tests test_small
+        ;;
+    *) echo "usage: $0 [--all]" >&2; exit 2 ;;
+esac
