@@ -18,6 +18,7 @@ mod facts;
 mod input;
 mod parting;
 mod rebuilder;
+mod replay;
 mod splitter;
 mod writer;
 
@@ -32,6 +33,7 @@ pub use command::{Command, CommandReader};
 pub use error::StreamError;
 pub use facts::{StreamFacts, Subject};
 pub use rebuilder::{Rebuilder, Wanted};
+pub use replay::Rejected;
 pub use splitter::{SplitOptions, Splitter};
 pub use writer::{StreamWriter, Value};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{AttributeCode, Command, CommandCode, StreamDigest, StreamError, StreamKind};
+use super::{AttributeCode, Command, CommandCode, Rejected, StreamDigest, StreamError, StreamKind};
 use crate::id::SnapshotVersion;
 
 /// More clone sources than this are not recorded but refused.
@@ -41,6 +41,8 @@ pub struct StreamFacts {
     pub command_count: u64,
     /// How many of them are of a kind that is not known.
     pub unknown_command_count: u64,
+    /// The first command that `btrfs receive` would fail at, if there is one for certain.
+    pub rejected: Option<Rejected>,
     /// How many files its file data is of.
     pub file_count: u64,
     /// Length of its command stream.
@@ -65,6 +67,7 @@ impl StreamFacts {
             clone_sources: BTreeSet::new(),
             command_count: 0,
             unknown_command_count: 0,
+            rejected: None,
             file_count: 0,
             command_bytes: 0,
             data_bytes: 0,

@@ -4,6 +4,7 @@ use std::io::{Chain, Cursor, Read};
 
 use super::batch::MAX_BATCH_BYTES;
 use super::input::Input;
+use super::replay::Replay;
 use super::{
     AttributeCode, Batch, Command, CommandReader, MAGIC, STREAM_HEADER_BYTES, StreamError, StreamFacts, StreamHasher,
     StreamKind, detect,
@@ -31,6 +32,7 @@ pub struct Splitter<R> {
     facts: StreamFacts,
     /// The path of the file that the data before belongs to.
     current_path: Option<Vec<u8>>,
+    replay: Replay,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl<R: Read> Splitter<R> {
             Source::Commands(CommandReader::with_input(input)?)
         };
         let options = SplitOptions { batch_bytes: options.batch_bytes.clamp(1, MAX_BATCH_BYTES), ..options };
-        Ok(Self { source, options, facts: StreamFacts::new(kind, opaque), current_path: None })
+        Ok(Self { source, options, facts: StreamFacts::new(kind, opaque), current_path: None, replay: Replay::new() })
     }
 
     /// What the stream's first bytes say it is.
@@ -95,6 +97,9 @@ impl<R: Read> Splitter<R> {
                 while batch.stored_bytes() < self.options.batch_bytes {
                     let Some(command) = reader.next_command()? else { break };
                     self.facts.note(&command)?;
+                    if self.facts.rejected.is_none() {
+                        self.facts.rejected = self.replay.follow(&command);
+                    }
                     part(&command, &mut self.current_path, &mut batch);
                 }
                 self.facts.stream_bytes = reader.offset();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::dump::dump;
 use super::*;
 
-const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 8] = [
     "v1_clone_source",
     "v1_full",
     "v1_incremental",
@@ -24,11 +24,11 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).unwrap()
 }
 
-fn captured(name: &str) -> Vec<u8> {
+pub(super) fn captured(name: &str) -> Vec<u8> {
     fixture(&format!("{name}.stream"))
 }
 
-fn facts(name: &str) -> StreamFacts {
+pub(super) fn facts(name: &str) -> StreamFacts {
     split(&captured(name)[..], SMALL).unwrap().facts
 }
 
