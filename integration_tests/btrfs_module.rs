@@ -27,6 +27,10 @@ mod support {
     pub(crate) mod process;
 }
 
+mod receiving {
+    mod rejected;
+}
+
 const SIZE_MIB: u64 = 160;
 
 /// A stream with what the manifest of a backup says of it.

@@ -34,6 +34,7 @@ use crate::repository::cache::RecordCache;
 use crate::repository::index::ChunkIndex;
 use crate::repository::session::{WriteSession, end_dead_sessions};
 use crate::repository::{Repository, layout};
+use crate::send_stream::Rejected;
 
 pub use interruption::{Interrupted, Interruption, never as never_interrupted, unless as unless_interrupted};
 
@@ -83,6 +84,11 @@ pub enum Expected {
     /// Bytes that are not to be taken apart.
     Opaque,
 }
+
+/// A stream that `btrfs receive` would fail at: kernels have sent such ones.
+#[derive(Debug, thiserror::Error)]
+#[error("btrfs receive would fail at this stream, at the {} of '{}' at byte {}: {}", .0.command, .0.path.escape_ascii(), .0.offset, .0.reason)]
+pub struct RejectedStream(pub Rejected);
 
 /// How much memory and how many requests a backup may use at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

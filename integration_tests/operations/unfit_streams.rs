@@ -7,13 +7,14 @@ use btrfs_to_s3::backup::{Expected, Interrupted, Stream, never_interrupted};
 use btrfs_to_s3::records::session::Outcome;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::session::{list_sessions, read_outcome};
+use btrfs_to_s3::send_stream::{AttributeCode, CommandCode, StreamWriter, Value};
 use btrfs_to_s3::store::recording::Operation;
 use futures_util::future::FutureExt;
 use tokio::sync::oneshot;
 
 use crate::samples::{Sample, captured_streams, origin, random_bytes};
 use crate::scripted::{Act, ScriptedStore};
-use crate::world::{MemorySource, Notes, World, begin, publish, request, small_options};
+use crate::world::{MemorySource, Notes, World, back_up, begin, publish, request, small_options};
 
 /// Archives a stream that must not be published; gives the error's text.
 async fn refused(world: &World, source: MemorySource, expected: Expected) -> String {
@@ -67,6 +68,27 @@ async fn an_empty_stream_is_warned_of() {
     publish(run, MemorySource::new(Vec::new()), Expected::Anything).await.unwrap();
     let warnings = notes.warnings();
     assert!(matches!(warnings.as_slice(), [one] if one.contains("the stream is empty")), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_received_publishes_no_manifest() {
+    let world = World::new().await;
+    let mut writer = StreamWriter::new(Vec::new(), 1).unwrap();
+    let uuid = (AttributeCode::UUID, Value::Uuid(origin(1).uuid));
+    let subject =
+        [(AttributeCode::PATH, Value::Bytes(b"s")), uuid, (AttributeCode::CTRANSID, Value::U64(origin(1).ctransid))];
+    writer.command(CommandCode::SUBVOL, &subject).unwrap();
+    let names = [(AttributeCode::PATH, Value::Bytes(b"o257-7-0")), (AttributeCode::PATH_TO, Value::Bytes(b"name"))];
+    writer.command(CommandCode::RENAME, &names).unwrap();
+    let stream = writer.finish().unwrap();
+    for expected in [Expected::Anything, Expected::Snapshot { subject: origin(1), parent: None }] {
+        let error = refused(&world, MemorySource::new(stream.clone()), expected).await;
+        assert!(error.contains("the rename of 'o257-7-0' at byte 64: the path is not there"), "{error}");
+    }
+    // As mere bytes it is as good as any others.
+    let repository = world.open().await;
+    let notes = Arc::new(Notes::default());
+    back_up(&repository, &world.host("one"), stream, Expected::Opaque, &notes).await.unwrap();
 }
 
 #[tokio::test]

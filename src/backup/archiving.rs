@@ -6,7 +6,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use crate::backup::reading::{Part, StreamReading};
 use crate::backup::recipe::Recipe;
 use crate::backup::uploader::Uploader;
-use crate::backup::{BackupRequest, Expected, Host};
+use crate::backup::{BackupRequest, Expected, Host, RejectedStream};
 use crate::id::{ManifestId, SnapshotVersion};
 use crate::monitor::{Counter, Monitor};
 use crate::records::TOOL;
@@ -44,6 +44,9 @@ impl Archiving<'_> {
         }
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
+        if let Some(rejected) = facts.rejected {
+            return Err(RejectedStream(rejected).into());
+        }
         if request.expected != Expected::Opaque {
             warn_of_oddities(&facts, monitor);
         }
