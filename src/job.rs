@@ -20,8 +20,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::{
-    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Interrupted, Interruption, Stream,
-    unless_interrupted,
+    BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Interrupted, Interruption, RejectedStream,
+    Stream, unless_interrupted,
 };
 use crate::btrfs::BtrfsError;
 use crate::btrfs::parents::sent_identity;
@@ -294,7 +294,17 @@ impl Job {
                 return Err(error);
             }
         };
-        run.publish(stream, &request, &self.options).await
+        let is_incremental = matches!(request.expected, Expected::Snapshot { parent: Some(_), .. });
+        let published = run.publish(stream, &request, &self.options).await;
+        match published {
+            // It may be a fault of the kernel's that only streams of changes show.
+            Err(error) if is_incremental && error.downcast_ref::<RejectedStream>().is_some() => {
+                self.monitor.problem(&format!("{}: {error:#}: everything is sent instead", subvolume.name));
+                let full = Some("what has changed was sent in a stream that cannot be received".to_owned());
+                Box::pin(self.send(subvolume, snapshot, full)).await
+            }
+            published => published,
+        }
     }
 
     /// Chooses the parent and starts to send.

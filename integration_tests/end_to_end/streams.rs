@@ -1,6 +1,6 @@
 //! Streams as such: what `btrfs send` wrote comes back byte for byte, and so does anything else.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::process::Stdio;
 
 use crate::support::btrfs_fixture::TestBtrfs;
@@ -98,4 +98,41 @@ fn a_send_stream_cut_short_is_not_published() {
     let listed = run_on_repository(&tool, ["list", "--json"], Stdio::null());
     listed.assert_code(0);
     assert_eq!(listed.text().trim(), "[]");
+}
+
+/// A stream whose one command moves a name that is not there; complete otherwise.
+fn stream_that_cannot_be_received() -> Vec<u8> {
+    const RENAME: u16 = 9;
+    const END: u16 = 21;
+    let attribute = |code: u16, value: &[u8]| {
+        let length = u16::try_from(value.len()).unwrap();
+        [&code.to_le_bytes(), &length.to_le_bytes(), value].concat()
+    };
+    let command = |code: u16, body: &[u8]| {
+        let head = [&u32::try_from(body.len()).unwrap().to_le_bytes()[..], &code.to_le_bytes()].concat();
+        let checksum = !crc32c::crc32c_append(!0, &[&head, &[0; 4][..], body].concat());
+        [&head, &checksum.to_le_bytes()[..], body].concat()
+    };
+    // A subvolume, with a name only: then it is known that nothing is in it.
+    let subvolume = command(1, &attribute(15, b"data"));
+    let rename = command(RENAME, &[attribute(15, b"o257-7-0"), attribute(16, b"name")].concat());
+    [&b"btrfs-stream\0"[..], &1_u32.to_le_bytes(), &subvolume, &rename, &command(END, &[])].concat()
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
+fn changes_that_cannot_be_received_are_followed_by_everything() {
+    let source = TestBtrfs::new(512, "");
+    let tool = Tool::for_subvolume_of(&source);
+    fs::write(data(&source).join("file"), random_bytes(100_000, 1)).unwrap();
+    tool.back_up([]);
+    fs::write(data(&source).join("new"), random_bytes(100_000, 2)).unwrap();
+    let shim = BtrfsShim::new(&Act::SendInsteadOfIncrements(stream_that_cannot_be_received()));
+    let ended = Ended::from(tool.start_with(shim.path(), ["backup"]).wait_with_output().unwrap());
+    ended.assert_code(3);
+    assert!(ended.stderr.contains("at the rename of 'o257-7-0'"), "{}", ended.stderr);
+    let kinds: Vec<_> = tool.list().into_iter().map(|backup| backup.kind).collect();
+    assert_eq!(kinds, ["full", "full"]);
+    // The next one goes on from there.
+    assert_eq!(tool.back_up([]).parent, Some(tool.list()[1].id.clone()));
 }

@@ -18,6 +18,8 @@ pub(crate) enum Act {
     HoldSend,
     /// Keeps what the real `btrfs send` wrote, see [`BtrfsShim::sent`].
     KeepSent,
+    /// Sends these bytes in place of what has changed since a parent, and is content.
+    SendInsteadOfIncrements(Vec<u8>),
     /// Sends everything, then fails.
     FailAfterSend,
     /// Receives only the first 256 KiB, then waits, with the rest of the stream unread.
@@ -39,6 +41,10 @@ impl BtrfsShim {
                 "echo > \"$folder/held\"; read -r _ < \"$folder/release\"; kill -0 $PPID 2>/dev/null || exit 1",
             ),
             Act::KeepSent => ("send", "\"$real\" \"$@\" > \"$folder/sent\" && cat \"$folder/sent\"; exit"),
+            Act::SendInsteadOfIncrements(bytes) => {
+                fs::write(shim.path().join("instead"), bytes).unwrap();
+                ("send", "case \" $* \" in *' -p '*) cat \"$folder/instead\"; exit ;; esac")
+            }
             Act::FailAfterSend => ("send", "\"$real\" \"$@\"; echo 'ERROR: made to fail' >&2; exit 1"),
             Act::HoldReceiveHalfWay => (
                 "receive",

@@ -14,7 +14,7 @@ use crate::id::Uuid;
 
 /// So many names are remembered; some 100 bytes each.
 const NAMES_AT_MOST: usize = 1 << 18;
-/// A longer path is not a path: PATH_MAX of Linux.
+/// A longer path is not a path: `PATH_MAX` of Linux.
 const PATH_BYTES_AT_MOST: usize = 4096;
 
 /// The first command of a stream that `btrfs receive` would fail at.
@@ -118,7 +118,10 @@ impl Replay {
     fn act(&mut self, command: &Command<'_>, path: &[u8]) -> Verdict {
         let other = |code| command.attribute(code).map(|attribute| attribute.value);
         match command.code {
-            CommandCode::SUBVOL | CommandCode::SNAPSHOT => self.begin(command),
+            CommandCode::SUBVOL | CommandCode::SNAPSHOT => {
+                self.begin(command);
+                Ok(())
+            }
             CommandCode::MKFILE => self.make_file(path),
             CommandCode::MKNOD | CommandCode::MKFIFO | CommandCode::MKSOCK | CommandCode::SYMLINK => {
                 self.make(path, Entry::Leaf)
@@ -155,11 +158,10 @@ impl Replay {
     }
 
     /// A subvolume: an empty one, or a snapshot of one that is not known.
-    fn begin(&mut self, command: &Command<'_>) -> Verdict {
+    fn begin(&mut self, command: &Command<'_>) {
         let whole = command.code == CommandCode::SUBVOL;
         self.names = Names::new(!whole);
         self.subject = command.attribute(AttributeCode::UUID).and_then(|uuid| uuid.as_uuid());
-        Ok(())
     }
 
     fn need(&self, path: &[u8]) -> Verdict {
@@ -301,13 +303,12 @@ impl Names {
             if parts.peek().is_none() {
                 return self.put_in(directory, part, entry);
             }
-            directory = match self.directories[directory].names.get(part) {
-                Some(Entry::Directory(inner)) => *inner,
-                _ => {
-                    let added = self.add(true);
-                    self.put_in(directory, part, added);
-                    self.directories.len() - 1
-                }
+            directory = if let Some(Entry::Directory(inner)) = self.directories[directory].names.get(part) {
+                *inner
+            } else {
+                let added = self.add(true);
+                self.put_in(directory, part, added);
+                self.directories.len() - 1
             };
         }
     }
