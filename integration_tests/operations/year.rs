@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use btrfs_to_s3::backup::never_interrupted;
+use btrfs_to_s3::btrfs::snapshots::SnapshotName;
 use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::config::{Config, SubvolumeConfig};
 use btrfs_to_s3::job::{Done, FileSystem, Job, Outcome, Schedule};
@@ -62,6 +63,7 @@ struct Machine {
     file_system: Arc<MemoryFileSystem>,
     subvolumes: Vec<SubvolumeConfig>,
     policy: Policy,
+    snapshots_retained: usize,
 }
 
 impl Machine {
@@ -73,7 +75,7 @@ impl Machine {
                       [[subvolumes]]\npath = '/pool/busy'\n[[subvolumes]]\npath = '/pool/quiet'";
         let config = Config::parse(config, "c.toml").unwrap();
         let (subvolumes, policy) = (config.subvolumes, config.schedule.unwrap());
-        Self { world, clock, file_system: Arc::default(), subvolumes, policy }
+        Self { world, clock, file_system: Arc::default(), subvolumes, policy, snapshots_retained: 2 }
     }
 
     fn set_clock(&self, ms: i64) {
@@ -87,7 +89,7 @@ impl Machine {
             host: self.world.host("one"),
             file_system: Arc::clone(&self.file_system) as _,
             options: small_options(),
-            snapshots_retained: 2,
+            snapshots_retained: self.snapshots_retained,
             schedule: Some(Schedule { policy: self.policy, zone: TimeZone::UTC }),
             once: false,
             full: false,
@@ -125,6 +127,12 @@ impl Machine {
         let job = self.job(self.world.store(), Arc::new(Killer)).await.unwrap();
         let died = AssertUnwindSafe(job.run(&self.subvolumes)).catch_unwind().await;
         assert!(died.is_err(), "a night with changes is killed");
+    }
+
+    /// The same, where there may be nothing to read.
+    async fn run_killed_if_due(&self) {
+        let job = self.job(self.world.store(), Arc::new(Killer)).await.unwrap();
+        drop(AssertUnwindSafe(job.run(&self.subvolumes)).catch_unwind().await);
     }
 
     /// Restores the newest backup of each subvolume, with all that it needs, and compares each stream with what was sent.
@@ -269,5 +277,55 @@ async fn a_store_that_fails_at_any_operation_of_noting_what_has_not_changed_leav
             assert!(first > 20, "only {first} operations");
             break;
         }
+    }
+}
+
+#[tokio::test]
+async fn snapshots_of_runs_that_failed_push_no_parent_out() {
+    let machine = Machine { snapshots_retained: 1, ..Machine::new().await };
+    for path in ["/pool/busy", "/pool/quiet"] {
+        machine.file_system.write(path, vec![random_bytes(1, 1_000)]);
+    }
+    machine.run().await;
+    machine.set_clock(FIRST_NIGHT_MS + 7 * DAY_MS);
+    machine.file_system.write("/pool/busy", vec![random_bytes(2, 2_000)]);
+    // Those that fail late have their snapshots by then. One that publishes its backup ends the row.
+    let published = async || machine.world.published().await.len();
+    let mut failed = 0;
+    while published().await == 2 {
+        failed += 1;
+        machine.run_failing(failed).await;
+        machine.run_killed_if_due().await;
+    }
+    assert!(failed > 20, "{failed} runs failed");
+    let catalog = Catalog::load(&machine.world.open().await, &RecordCache::none()).await.unwrap();
+    let is_full = |backup: &&Published| backup.manifest.kind == BackupKind::Full;
+    assert_eq!(catalog.published.iter().filter(is_full).count(), 2, "the first ones");
+    machine.set_clock(FIRST_NIGHT_MS + 8 * DAY_MS);
+    machine.file_system.write("/pool/busy", vec![random_bytes(100, 2_000)]);
+    assert_eq!(kinds(&machine.run().await)[0], Some(BackupKind::Incremental));
+    assert_eq!(machine.file_system.count("busy"), 1);
+    machine.restore_newest().await;
+}
+
+#[tokio::test]
+async fn snapshots_taken_by_hand_push_no_parent_out() {
+    let machine = Machine::new().await;
+    for path in ["/pool/busy", "/pool/quiet"] {
+        machine.file_system.write(path, vec![random_bytes(1, 1_000)]);
+    }
+    machine.run().await;
+    for night in 1..4 {
+        machine.set_clock(FIRST_NIGHT_MS + night * DAY_MS);
+        for name in ["busy", "quiet"] {
+            for _ in 0..4 {
+                let name = SnapshotName::new(name, machine.clock.now()).unwrap();
+                let path = Path::new("/pool/.btrfs_to_s3").join(name.to_string());
+                machine.file_system.snapshot(&Path::new("/pool").join(name.subvolume()), &path).unwrap();
+            }
+        }
+        // The generation has changed: whether anything else has, only a stream tells.
+        assert_eq!(kinds(&machine.run().await), [Some(BackupKind::Incremental); 2]);
+        assert_eq!((machine.file_system.count("busy"), machine.file_system.count("quiet")), (2, 2));
     }
 }
