@@ -15,6 +15,8 @@ mod failing;
 mod file_system;
 #[path = "operations/forgetting.rs"]
 mod forgetting;
+#[path = "operations/frozen.rs"]
+mod frozen;
 #[path = "operations/garbled.rs"]
 mod garbled;
 #[path = "operations/interruption.rs"]

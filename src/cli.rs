@@ -17,6 +17,7 @@ mod progress;
 mod repair;
 mod restore;
 mod show;
+mod stats;
 mod status;
 mod tag;
 mod thaw;
@@ -98,6 +99,7 @@ enum Command {
     Show(show::ShowArguments),
     Status(status::StatusArguments),
     Restore(restore::RestoreArguments),
+    Stats(stats::StatsArguments),
     Tag(tag::TagArguments),
     Check(check::CheckArguments),
     Repair(repair::RepairArguments),
@@ -180,6 +182,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
         Command::Status(arguments) => status::cmd_status(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
+        Command::Stats(arguments) => stats::cmd_stats(context, &arguments).await,
         Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,
         Command::Check(arguments) => check::cmd_check(context, &arguments).await,
         Command::Repair(arguments) => repair::cmd_repair(context, arguments).await,

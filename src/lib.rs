@@ -29,5 +29,6 @@ pub mod retention;
 pub mod schedule;
 pub mod send_stream;
 pub mod size;
+pub mod stats;
 pub mod store;
 pub mod tree;

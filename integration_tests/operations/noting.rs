@@ -7,8 +7,10 @@ use btrfs_to_s3::id::ManifestId;
 use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::records::note::{NoteKind, TagChange, TrialOutcome, TrialResult};
 use btrfs_to_s3::repository::cache::RecordCache;
+use btrfs_to_s3::repository::catalog::Catalog;
 use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::repository::notes::{Notes, Said, put_note};
+use btrfs_to_s3::stats::stats;
 use bytes::Bytes;
 
 use crate::samples::Sample;
@@ -82,6 +84,32 @@ async fn the_last_check_and_the_last_rehearsal_are_found() {
     assert_eq!(last.record.result.as_ref().unwrap().outcome, TrialOutcome::Good);
     say(Said::Check(result(TrialOutcome::Good, ""))).await;
     assert_eq!(notes(&world).await.known_damage(made.id), None);
+}
+
+#[tokio::test]
+async fn the_figures_of_a_repository_add_up() {
+    let world = World::new().await;
+    let made = [
+        world.back_up(&Sample::random(1, 100_000)).await,
+        world.back_up(&Sample::random(1, 100_000)).await,
+        world.back_up_from("two", &Sample::random(2, 50_000)).await,
+    ];
+    let repository = world.open().await;
+    let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
+    let all = stats(&repository, &catalog).await.unwrap();
+    assert_eq!(all.all.logical_bytes, made.iter().map(|backup| backup.stream.len() as u64).sum::<u64>());
+    assert_eq!((all.all.backups, all.by_source.len(), all.by_month.len()), (3, 2, 1));
+    assert!(all.all.new_bytes > 150_000 && all.all.new_bytes < 200_000, "{all:?}");
+    let objects = world.objects("").await;
+    assert_eq!(all.stored_bytes(), objects.iter().map(|(_, body)| body.len() as u64).sum::<u64>());
+    let count = [all.data, all.meta, all.index, all.other].iter().map(|stored| stored.objects).sum::<u64>();
+    assert_eq!(count, objects.len() as u64);
+    // Of what each has stored, only the config is nobody's.
+    assert_eq!(all.stored_bytes() - all.all.stored_bytes, world.objects("config/").await[0].1.len() as u64);
+    forget(&repository, made[2].id, "one", "").await.unwrap();
+    let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
+    let left = stats(&repository, &catalog).await.unwrap();
+    assert_eq!((left.all.backups, left.forgotten.backups, left.new_bytes), (2, 1, all.new_bytes));
 }
 
 #[tokio::test]
