@@ -32,7 +32,7 @@ def work(context: Context) -> None:
 
 
 def reading_is_refused(context: Context) -> None:
-    """All that can be shown of a tool that cannot thaw: that it says so, and leaves no target."""
+    """That a restore before the thaw says so, and leaves no target. It asks for the thaw, which costs money on AWS."""
     tool = steps.current_tool(context)
     if not tool.run.reports_class:
         raise MissingFeature("this server drops storage classes, so nothing is archived; it takes AWS or the like")
@@ -41,7 +41,7 @@ def reading_is_refused(context: Context) -> None:
         refused(tool)
     finally:
         steps.remount_sources(context)
-    raise MissingFeature("reading archived packs is refused with exit code 6, as it should be; the tool cannot thaw")
+    raise MissingFeature("the restore ended with exit code 6, as it should; what comes after the thaw is not tried here yet")
 
 
 def refused(tool: Tool) -> None:
