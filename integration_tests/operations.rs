@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "operations/archived.rs"]
+mod archived;
 #[path = "operations/checking.rs"]
 mod checking;
 #[path = "operations/damage.rs"]
