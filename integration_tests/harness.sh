@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 venv=integration_tests/.venv
 [ -x $venv/bin/pip ] || python3 -m venv $venv
 $venv/bin/pip install --quiet --disable-pip-version-check -r integration_tests/requirements.txt
-integration_tests/tools/test_read_repository.sh $PWD/$venv/bin/python
+integration_tests/tools/test_read_repository.sh "$PWD/$venv/bin/python"
 if [ -z "${BTRFS_TO_S3_CMD-}" ]; then
     cargo build --quiet
     export BTRFS_TO_S3_CMD="[\"${CARGO_TARGET_DIR:-target}/debug/btrfs_to_s3\"]"
