@@ -14,7 +14,9 @@ fn there_is_a_manual_page_for_each_command() {
         fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let help = tool.run(["--help"]).text();
     let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
-    let names = commands.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    // Descriptions go on further in.
+    let lines = commands.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    let names = lines.filter_map(|line| line.split_whitespace().next());
     let expected: BTreeSet<&str> = names.filter(|name| *name != "help").collect();
     assert!(expected.contains("backup") && expected.contains("restore"), "{expected:?}");
     for name in expected {
