@@ -187,10 +187,12 @@ fn what_a_check_has_found_damaged_is_not_built_on() {
     let tool = Tool::for_subvolume_of(&source);
     std::fs::write(data(&source).join("file"), random_bytes(200_000, 1)).unwrap();
     tool.back_up([]);
+    std::fs::write(data(&source).join("new"), random_bytes(1000, 2)).unwrap();
     assert_eq!(tool.back_up([]).kind, "incremental");
     let pack = largest(&tool, "data");
     flip_the_middle(&pack);
     tool.run(["check", "--read-data"]).assert_code(5);
+    // Although nothing has changed since.
     tool.run(["backup"]).assert_code(3);
     assert_eq!(tool.list().pop().unwrap().kind, "full");
 }
