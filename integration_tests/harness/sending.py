@@ -33,6 +33,9 @@ def send_command(tool: Tool, manifest: Manifest, by_id: dict[bytes, Manifest]) -
     record, snapshots = manifest.record, tool.config.paths.snapshots
     if record["snapshot"] is None or os.geteuid() != 0 or not is_unchanged(tool, record["subvolume"], manifest.id):
         return None
+    if record["kind"] == "unchanged":
+        # There is no stream: it is its parent's.
+        return None
     command = ["btrfs", "send", "--quiet", "--proto", str(record["stream"]["version"])]
     paths = [record["snapshot"]["path"]]
     if record["parent"]:
