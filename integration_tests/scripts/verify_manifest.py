@@ -37,7 +37,7 @@ def work(context: Context) -> None:
         check(most > 1, "no backup has more than one pack of file data")
     if sent_again < len(manifests):
         not_sent = len(manifests) - sent_again
-        context.log.left_out(f"{not_sent} streams are not compared: no root, or the subvolume has changed")
+        context.log.left_out(f"{not_sent} streams are not compared: no root, the subvolume has changed, or nothing had")
     context.log.info(f"{len(manifests)} manifests are as they must be, {sent_again} streams as btrfs sends them")
 
 

@@ -3,7 +3,7 @@
 use super::{Finding, Verdict};
 use crate::store::policy::{Learnt, LifecycleRule, Policies};
 
-/// Judges what a place does with objects by itself. `metadata` and `data` say which keys begin how.
+/// Judges what a place does with objects by itself. Keys that begin with one of `metadata` must never be archived.
 #[must_use]
 pub fn examine_policies(policies: &Policies, metadata: &[&str]) -> Vec<Finding> {
     let mut findings =
