@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs the end-to-end harness on Garage. Needs root, Btrfs and pip's packages.
+# Runs the end-to-end harness on Garage, and its archive scenario on a server of the tests' own. Needs root, Btrfs and
+# pip's packages.
 #
 # usage: harness.sh [--all]     (the smallest data set; --all: every scenario, several packs, and the mutation tests)
 
@@ -11,7 +12,8 @@ venv=integration_tests/.venv
 $venv/bin/pip install --quiet --disable-pip-version-check -r integration_tests/requirements.txt
 integration_tests/tools/test_read_repository.sh "$PWD/$venv/bin/python"
 if [ -z "${BTRFS_TO_S3_CMD-}" ]; then
-    cargo build --quiet
+    # With the examples, as then the dependencies are those that the tests were built with.
+    cargo build --quiet --bins --examples
     export BTRFS_TO_S3_CMD="[\"${CARGO_TARGET_DIR:-target}/debug/btrfs_to_s3\"]"
 fi
 
@@ -34,3 +36,9 @@ case ${1-} in
         ;;
     *) echo "usage: $0 [--all]" >&2; exit 2 ;;
 esac
+
+integration_tests/scripts/local_s3.py start --archive
+trap 'integration_tests/scripts/local_s3.py stop; integration_tests/scripts/local_s3.py stop --archive' EXIT
+# shellcheck source=/dev/null
+. integration_tests/run/archive_s3/environment
+run run_restore_archive test_archive

@@ -62,6 +62,9 @@ class Config:
     concurrency: int
     retain: int
     dataset_mib: int
+    wait_for_restore: bool
+    restore_timeout_seconds: int
+    restore_tier: str
 
     def subvolume(self, name: str) -> Path:
         return self.paths.data / name
@@ -88,6 +91,9 @@ def load_config(file: Path) -> Config:
         concurrency=reader.get("backup", "concurrency", int, 8),
         retain=reader.get("backup", "retention_snapshots", int, 2),
         dataset_mib=reader.get("dataset", "size_mib", int, 16),
+        wait_for_restore=reader.get("restore", "wait_for_restore", bool, True),
+        restore_timeout_seconds=reader.get("restore", "restore_timeout_seconds", int, 172800),
+        restore_tier=reader.get("restore", "restore_tier", str, "Bulk"),
     )
 
 

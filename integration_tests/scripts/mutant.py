@@ -152,6 +152,12 @@ def backs_up_on_a_dry_run(call: Call) -> int:
     return call.run()
 
 
+def ignores_the_schedule(call: Call) -> int:
+    if call.command == "backup" and not {"--stdin", "--once"} & set(call.arguments):
+        call.arguments.append("--once")
+    return call.run()
+
+
 def restores_an_older_manifest(call: Call) -> int:
     if call.command == "restore":
         listing = [*REAL, *call.arguments[:2], "list", "--json"]

@@ -27,6 +27,7 @@ MUTANTS = {
     "loses_a_time": "verify_restore --mode full",
     "breaks_a_hard_link": "verify_restore --mode full",
     "backs_up_on_a_dry_run": "run_cli_flags",
+    "ignores_the_schedule": "run_schedule",
     "ignores_the_lock": "run_lock_contention --times 1",
     "publishes_before_the_upload": "run_interrupt --times 1",
 }
@@ -78,6 +79,7 @@ def run_steps(sequence: Sequence) -> None:
     sequence.step("run_restore", "--subvolume", "all")
     sequence.step("verify_restore", "--mode", "full")
     sequence.step("run_cli_flags")
+    sequence.step("run_schedule")
     sequence.step("run_lock_contention", "--times", "1")
     sequence.step("run_interrupt", "--times", "1")
     sequence.step("verify_s3")

@@ -14,7 +14,7 @@ from harness.sequence import Sequence
 from harness.stores import open_bucket
 
 # What the program is to do, and no script here can show yet.
-MISSING = ("prune", "schedule", "rehearse", "archive restore (thaw)")
+MISSING = ("prune", "rehearse")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def work(context: Context) -> None:
         sequence.missing(feature)
     if context.local:
         context.log.left_out("everything that needs a bucket (--skip-s3): the repository was a local directory")
+    context.log.left_out("archival storage classes: run_restore_archive.py")
     sequence.report()
 
 
@@ -55,6 +56,7 @@ def run_steps(sequence: Sequence, scenarios: bool) -> None:
     sequence.step("run_restore", "--every-point")
     sequence.step("verify_restore")
     sequence.step("run_cli_flags")
+    sequence.step("run_schedule")
     sequence.step("run_lock_contention")
     sequence.step("run_interrupt")
     sequence.step("verify_manifest")

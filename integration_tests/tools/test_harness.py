@@ -16,7 +16,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import environment, objects, schema
+from harness import archive, environment, objects, schema
 from harness.config import load_config, missing_for_s3
 from harness.errors import HarnessError
 from harness.fault_proxy import FaultProxy
@@ -141,6 +141,31 @@ class TheDecoder(unittest.TestCase):
             store.put("data/aa/x", b"12")
             store.put("tmp/y", b"1")
             self.assertEqual({key: listed.size for key, listed in store.listing().items()}, {"data/aa/x": 2})
+
+
+class TheWaveOfThaws(unittest.TestCase):
+    def counted(self, *lines: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "archive.log"
+            log.write_text("".join(f"{line}\n" for line in lines))
+            with mock.patch.dict(os.environ, {"BTRFS_TO_S3_ARCHIVE_LOG": str(log)}):
+                return archive.check_one_wave(archive.Thaws(), ["data/a", "data/b"])
+
+    REFUSED = "GetObject data/a refused"
+    WAVE = ("RestoreObject data/b accepted", "RestoreObject data/a accepted")
+
+    def test_each_object_asked_for_once_is_one_wave(self) -> None:
+        self.assertIn("1 reads refused", self.counted(self.REFUSED, *self.WAVE))
+
+    def test_everything_else_is_none(self) -> None:
+        for lines in (
+            self.WAVE,
+            (self.REFUSED, self.WAVE[0]),
+            (self.REFUSED, *self.WAVE, self.WAVE[0]),
+            (self.REFUSED, *self.WAVE, "RestoreObject data/a refused"),
+        ):
+            with self.subTest(lines), self.assertRaises(HarnessError):
+                self.counted(*lines)
 
 
 class Upstream(BaseHTTPRequestHandler):
