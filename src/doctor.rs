@@ -84,6 +84,10 @@ pub struct Examination<'a> {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What to do about a store that does not keep what is there.
+pub const OVERWRITES: &str = "the server overwrites objects although it is asked not to (If-None-Match): set \
+     conditional_put = false in [s3], and have versioning or object lock protect the bucket";
+
 /// The clocks of store and host may differ by so many seconds. What the store's clock decides, it decides alone; but S3
 /// refuses requests that are a quarter of an hour off.
 const CLOCKS_APART_SECONDS: i64 = 60;
@@ -117,9 +121,7 @@ fn overwriting(probed: &Probed) -> Finding {
     if probed.keeps_what_is_there {
         return Finding::new(CHECK, Verdict::Good, "an object that is there is not stored again");
     }
-    let words = "the server overwrites objects although it is asked not to (If-None-Match): set conditional_put = false in \
-                 [s3], and have versioning or object lock protect the bucket";
-    Finding::new(CHECK, Verdict::Note, words)
+    Finding::new(CHECK, Verdict::Note, OVERWRITES)
 }
 
 fn clocks(store_ahead_seconds: i64) -> Finding {

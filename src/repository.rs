@@ -68,18 +68,6 @@ impl Repository {
         Ok(Self { store, id, config: Arc::new(config), clock, randomness: Arc::new(SystemRandomness) })
     }
 
-    /// Whether the store keeps to its promise that an object which is there is not stored again. Stores the config once
-    /// more, as it is, so a store that overwrites does no harm.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails.
-    pub async fn is_safe_from_overwriting(&self) -> anyhow::Result<bool> {
-        let key = layout::config_key(self.config.number);
-        let body = Bytes::from(encode_record(ObjectKind::Config, self.id, self.config.as_ref()));
-        Ok(self.store.put(&key, body, Tier::Metadata).await? == PutOutcome::Exists)
-    }
-
     /// Opens a repository for reading.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ async fn main() {
     let new = folder.join("environment.new");
     std::fs::write(&new, environment(server.endpoint(), &log)).unwrap();
     std::fs::rename(new, folder.join("environment")).unwrap();
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
 
 fn environment(endpoint: &str, log: &Path) -> String {

@@ -6,7 +6,9 @@ use crate::chunker::ChunkerParameters;
 use crate::cli::context::Context;
 use crate::cli::exit::UsageError;
 use crate::cli::output;
+use crate::doctor::OVERWRITES;
 use crate::repository::Repository;
+use crate::repository::probe::keeps_config;
 use crate::size::ByteSize;
 
 /// Makes a new repository
@@ -19,11 +21,8 @@ pub(crate) async fn cmd_init(context: &Context, _: &InitArguments) -> anyhow::Re
     let parameters = parameters(context)?;
     let store = context.create_store().await?;
     let repository = Repository::init(store, parameters, Arc::clone(&context.clock)).await?;
-    if !repository.is_safe_from_overwriting().await? {
-        context.monitor().warn(
-            "this server overwrites objects although it is asked not to (If-None-Match): set conditional_put = false in \
-             [s3], and have versioning or object lock protect the bucket",
-        );
+    if !keeps_config(&repository).await? {
+        context.monitor().warn(OVERWRITES);
     }
     output::line(&format!("made repository {} at {}", repository.id(), repository.store().url()))
 }

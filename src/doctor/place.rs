@@ -6,16 +6,12 @@ use crate::store::policy::{Learnt, LifecycleRule, Policies};
 /// Judges what a place does with objects by itself. Keys that begin with one of `metadata` must never be archived.
 #[must_use]
 pub fn examine_policies(policies: &Policies, metadata: &[&str]) -> Vec<Finding> {
-    let mut findings =
-        vec![protection("versioning", &policies.versioning), protection("object lock", &policies.object_lock)];
     // One of the two is what keeps a thief with the key from doing away with backups.
-    if policies.versioning == Ok(true) || policies.object_lock == Ok(true) {
-        for finding in &mut findings {
-            if finding.verdict == Verdict::Note {
-                finding.verdict = Verdict::Good;
-            }
-        }
-    }
+    let is_protected = policies.versioning == Ok(true) || policies.object_lock == Ok(true);
+    let mut findings = vec![
+        protection("versioning", &policies.versioning, is_protected),
+        protection("object lock", &policies.object_lock, is_protected),
+    ];
     match &policies.lifecycle {
         Err(reason) => findings.push(Finding::new("lifecycle rules", Verdict::Unknown, reason.clone())),
         Ok(rules) => {
@@ -30,9 +26,10 @@ pub fn examine_policies(policies: &Policies, metadata: &[&str]) -> Vec<Finding> 
     findings
 }
 
-fn protection(check: &str, is_on: &Learnt<bool>) -> Finding {
+fn protection(check: &str, is_on: &Learnt<bool>, is_protected: bool) -> Finding {
     match is_on {
         Ok(true) => Finding::new(check, Verdict::Good, "on"),
+        Ok(false) if is_protected => Finding::new(check, Verdict::Good, "off, and not needed"),
         Ok(false) => {
             let words = "off: whoever has a key that may overwrite or delete can do away with all backups";
             Finding::new(check, Verdict::Note, words)

@@ -24,11 +24,12 @@ pub const FORGOTTEN: &str = "forgotten/";
 pub const PRUNE: &str = "prune/";
 
 /// Prefixes of all that has to be readable at any time.
-pub const NEVER_ARCHIVED: [&str; 8] = [CONFIGS, SESSIONS, "meta/", SEGMENTS, MANIFESTS, FORGOTTEN, PRUNE, "notes/"];
+pub const NEVER_ARCHIVED: [&str; 8] =
+    [CONFIGS, SESSIONS, packs(PackClass::Meta), SEGMENTS, MANIFESTS, FORGOTTEN, PRUNE, NOTES];
 
 /// Prefix of the packs of a class.
 #[must_use]
-pub fn packs(class: PackClass) -> &'static str {
+pub const fn packs(class: PackClass) -> &'static str {
     match class {
         PackClass::Data => "data/",
         PackClass::Meta => "meta/",

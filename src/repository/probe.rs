@@ -1,11 +1,13 @@
 //! Tries out what a repository needs its store to promise.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::object::RECORD_LIMIT_BYTES;
 use crate::records::session::SessionStart;
 use crate::repository::session::WriteSession;
 use crate::repository::{Repository, layout};
-use crate::store::{PutOutcome, Tier, list_all};
+use crate::store::{Key, ObjectStore, PutOutcome, Tier, list_all};
 
 /// What a store was found to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,23 @@ async fn examine(repository: &Repository, session: &WriteSession) -> anyhow::Res
     let (store, key) = (repository.store().as_ref(), layout::session_start_key(&session.id()));
     let listed = list_all(store, layout::SESSIONS).await?;
     let listed_at = listed.iter().find(|object| object.key == key).map(|object| object.modified_at);
-    let stored = store.get(&key, crate::object::RECORD_LIMIT_BYTES).await?;
-    let again = store.put(&key, stored, Tier::Metadata).await?;
-    Ok(Probed { listed_at, keeps_what_is_there: again == PutOutcome::Exists })
+    let stored = store.get(&key, RECORD_LIMIT_BYTES).await?;
+    let keeps_what_is_there = is_kept(store, &key, stored).await?;
+    Ok(Probed { listed_at, keeps_what_is_there })
+}
+
+/// Whether the store keeps the config when it is put once more, as it is.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn keeps_config(repository: &Repository) -> anyhow::Result<bool> {
+    let (store, key) = (repository.store().as_ref(), layout::config_key(repository.config().number));
+    let stored = store.get(&key, RECORD_LIMIT_BYTES).await?;
+    is_kept(store, &key, stored).await
+}
+
+/// Puts an object once more, as it is, so that a store which overwrites does no harm.
+async fn is_kept(store: &dyn ObjectStore, key: &Key, stored: Bytes) -> anyhow::Result<bool> {
+    Ok(store.put(key, stored, Tier::Metadata).await? == PutOutcome::Exists)
 }

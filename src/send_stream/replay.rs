@@ -140,7 +140,7 @@ impl Replay {
             CommandCode::CLONE => {
                 let source = command.attribute(AttributeCode::CLONE_UUID).and_then(|uuid| uuid.as_uuid());
                 if source.is_some() && source == self.subject {
-                    let reason = "the file it clones from is not there";
+                    let reason = "there is no file at the path it clones from";
                     let from = other(AttributeCode::CLONE_PATH);
                     from.map_or(Ok(()), |from| self.need_file(from)).map_err(|_| reason)?;
                 }

@@ -91,7 +91,7 @@ fn a_command_that_cannot_be_done_is_found_with_its_reason() {
         (Write(b.clone()), "the path is not there"),
         (Write(d.clone()), "the path is a directory"),
         (SetMode(b.clone()), "the path is not there"),
-        (Clone(a.clone(), b.clone()), "the file it clones from is not there"),
+        (Clone(a.clone(), b.clone()), "there is no file at the path it clones from"),
         (Link(b.clone(), text("c")), "the path is not there"),
         (Link(b.clone(), d.clone()), "the path is a directory"),
         (Link(a.clone(), inside()), "the path is there already"),
