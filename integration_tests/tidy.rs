@@ -34,7 +34,8 @@ const LAYERS: &[Layer] = &[
     Layer { modules: FORMATS, imports: &[VOCABULARY, FORMATS] },
     Layer { modules: &["local_index"], imports: &[VOCABULARY, &["pack"]] },
     Layer { modules: &["retention"], imports: &[VOCABULARY] },
-    Layer { modules: &["config"], imports: &[VOCABULARY, &["store", "retention", "schedule"]] },
+    Layer { modules: &["cost"], imports: &[VOCABULARY, &["store"]] },
+    Layer { modules: &["config"], imports: &[VOCABULARY, &["store", "retention", "schedule", "cost"]] },
     Layer { modules: EDGES, imports: &[VOCABULARY] },
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },
@@ -46,7 +47,14 @@ const LAYERS: &[Layer] = &[
     Layer { modules: &["job"], imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository"]] },
     Layer {
         modules: &["cli"],
-        imports: &[VOCABULARY, FORMATS, EDGES, OPERATIONS, MAINTENANCE, &["repository", "retention", "job", "doctor"]],
+        imports: &[
+            VOCABULARY,
+            FORMATS,
+            EDGES,
+            OPERATIONS,
+            MAINTENANCE,
+            &["repository", "retention", "job", "doctor", "cost"],
+        ],
     },
     Layer {
         modules: &["main"],

@@ -14,12 +14,14 @@ use toml::de::DeTable;
 
 use self::fault::{Faults, quoted, shortened};
 use self::section::{Found, Section};
+use crate::cost::prices::Prices;
 use crate::retention::RetentionPolicy;
 use crate::schedule::Policy;
 use crate::size::{ByteSize, KIB, MIB};
 use crate::store::s3::settings::S3Settings;
 
 mod fault;
+mod prices;
 mod reporting;
 mod restore;
 mod retention;
@@ -74,6 +76,8 @@ pub struct Config {
     pub snapshots_retained: u32,
     /// How archived objects are thawed for a restore.
     pub restore: RestoreConfig,
+    /// What the provider of the bucket asks for.
+    pub prices: Prices,
     /// How often subvolumes are backed up; without it, whenever `backup` is started.
     pub schedule: Option<Policy>,
     /// What is run before and after a backup.
@@ -183,6 +187,7 @@ impl Config {
             packing: PackingConfig::default(),
             retention: RetentionPolicy::default(),
             restore: RestoreConfig::default(),
+            prices: Prices::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
             schedule: None,
             hooks: HooksConfig::default(),
@@ -248,6 +253,7 @@ impl Config {
             snapshots.absolute_path("base_dir", faults).map(Found::into_value)
         });
         config.restore = root.table("restore", faults, restore::read_restore);
+        config.prices = root.table("prices", faults, prices::read_prices);
         let has_schedule = root.has("schedule");
         let schedule = root.table("schedule", faults, schedule::read_schedule);
         config.schedule = has_schedule.then_some(schedule);

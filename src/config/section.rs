@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, quoted, shortened};
+use crate::cost::money::{Money, ParseMoneyError};
 use crate::size::{ByteSize, parse_duration};
 
 /// Longer keys are compared with no known key.
@@ -125,7 +126,7 @@ impl<'a> Section<'a> {
         faults: &mut Faults,
         mut read: impl FnMut(&mut Section<'a>, &mut Faults) -> T,
     ) -> Vec<T> {
-        let wanted = format!("an array of tables, each written as [[{key}]]");
+        let wanted = format!("an array of tables, each written as [[{}]]", self.path_of(key));
         let array = self.find(key).and_then(|found| found.of_type(faults, &wanted, DeValue::as_array));
         let mut values = Vec::new();
         for (index, element) in array.iter().flat_map(|array| array.value.iter()).enumerate() {
@@ -241,6 +242,27 @@ impl<'a> Section<'a> {
             }
             Err(error) => {
                 text.fault(faults, format!("{}: {error}", quoted(text.value)));
+                None
+            }
+        }
+    }
+
+    /// Reads a price, which must be written without an exponent.
+    pub(super) fn money(&mut self, key: &'static str, faults: &mut Faults) -> Option<Found<Money>> {
+        let found = self.find(key)?;
+        let text = match found.value {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => {
+                found.fault_type(faults, "a price such as 0.0125, without quotation marks");
+                return None;
+            }
+        };
+        match text.trim_start_matches('+').parse() {
+            Ok(price) => Some(found.with(price)),
+            Err(error) => {
+                let error: ParseMoneyError = error;
+                found.fault(faults, format!("{}: {error}", shortened(text)));
                 None
             }
         }

@@ -12,7 +12,7 @@ use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, restore, schedule, hooks, monitoring, \
+const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, restore, prices, schedule, hooks, monitoring, \
      subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
@@ -616,17 +616,15 @@ fn the_example_names_every_key() {
         let (_, known) = fault.message.split_once("known here: ").unwrap();
         for key in known.trim_end_matches(')').split(", ") {
             let (prefix, _) = fault.key.split_once("zzz").unwrap();
-            let shown = |line: &str| match prefix {
-                "" => line.starts_with(&format!("{key} = ")) || line.trim_matches(['[', ']']) == key,
-                _ => line.starts_with(&format!("{key} = ")),
-            };
+            let section = format!("{prefix}{key}");
+            let shown = |line: &str| line.starts_with(&format!("{key} = ")) || line.trim_matches(['[', ']']) == section;
             assert!(example.lines().any(shown), "{prefix}{key} is not in the example");
         }
     }
 }
 
 const HEADERS: &str =
-    r"\[(global|s3|chunking|packing|retention|snapshots|schedule|hooks|monitoring)\]|\[\[subvolumes\]\]";
+    r"\[(global|s3|chunking|packing|retention|snapshots|prices|schedule|hooks|monitoring)\]|\[\[subvolumes\]\]";
 const KEYS: &str = "(repository|global|subvolumes|path|name|retain|base_dir|minimum|pack_target|x|\"ä\")";
 const VALUES: &str =
     r#"(1|-1|0x1f|1e400|inf|true|'/a'|'/'|"\\u0000"|'64 KiB'|\[\{path='/a'\}\]|\{retain=1\}|1979-05-27)"#;
