@@ -4,6 +4,7 @@ mod backup;
 mod check;
 mod completions;
 mod context;
+mod cost;
 mod debug;
 mod doctor;
 mod exit;
@@ -100,6 +101,7 @@ enum Command {
     Status(status::StatusArguments),
     Restore(restore::RestoreArguments),
     Stats(stats::StatsArguments),
+    Cost(cost::CostArguments),
     Tag(tag::TagArguments),
     Check(check::CheckArguments),
     Repair(repair::RepairArguments),
@@ -183,6 +185,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Status(arguments) => status::cmd_status(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
         Command::Stats(arguments) => stats::cmd_stats(context, &arguments).await,
+        Command::Cost(arguments) => cost::cmd_cost(context, &arguments).await,
         Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,
         Command::Check(arguments) => check::cmd_check(context, &arguments).await,
         Command::Repair(arguments) => repair::cmd_repair(context, arguments).await,

@@ -3,6 +3,8 @@
 
 #[path = "s3/archive.rs"]
 mod archive;
+#[path = "s3/cost.rs"]
+mod cost;
 #[path = "s3/garage.rs"]
 mod garage;
 #[path = "s3/kills.rs"]

@@ -56,6 +56,11 @@ impl Context {
             .map_err(|error: crate::store::url::InvalidUrl| UsageError(error.to_string()).into())
     }
 
+    /// Whether the repository is a directory.
+    pub(crate) fn is_local(&self) -> anyhow::Result<bool> {
+        Ok(matches!(self.url()?, StoreUrl::Local { .. }))
+    }
+
     pub(crate) async fn repository(&self) -> anyhow::Result<Repository> {
         Repository::open(store::open(&self.url()?, &self.config.s3).await?, Arc::clone(&self.clock)).await
     }
