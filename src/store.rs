@@ -25,6 +25,7 @@ pub mod local;
 pub mod memory;
 pub mod policy;
 pub mod recording;
+pub mod requests;
 pub mod retry;
 pub mod s3;
 pub mod storage_class;
@@ -46,6 +47,7 @@ use jiff::Timestamp;
 use self::limit::LimitStore;
 use self::local::LocalStore;
 use self::policy::Policies;
+use self::requests::RequestCounts;
 use self::retry::{RetryPolicy, RetryStore};
 use self::s3::S3Store;
 use self::s3::settings::S3Settings;
@@ -170,6 +172,11 @@ pub trait ObjectStore: Debug + Send + Sync {
     ///
     /// A `put` that still runs may have to begin anew then, so the moment should be before all that anybody waits for.
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// How many requests it has sent until now; `None` where there is nobody to send them to.
+    fn requests(&self) -> Option<RequestCounts> {
+        None
+    }
 
     /// What the place does with objects by itself; `None` where it does nothing.
     async fn policies(&self) -> Option<Policies> {

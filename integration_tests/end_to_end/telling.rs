@@ -1,7 +1,10 @@
 //! Whoever is to know how a run went is told the same: by exit code, log, JSON, metrics and hooks.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 
@@ -21,6 +24,11 @@ fn source() -> (TestBtrfs, Tool) {
 
 /// Has the hooks write down what they are told, and `before` do this first.
 fn configure(source: &TestBtrfs, tool: &Tool, before: &str) {
+    configure_with(source, tool, before, "");
+}
+
+/// As [`configure`], with more in `[monitoring]`.
+fn configure_with(source: &TestBtrfs, tool: &Tool, before: &str, monitoring: &str) {
     let (told, metrics) = (tool.folder().join("told"), tool.folder().join("m.prom"));
     let note = format!(
         "echo \\\"$BTRFS_TO_S3_HOOK $BTRFS_TO_S3_RESULT $BTRFS_TO_S3_EXIT_CODE [$BTRFS_TO_S3_SUBVOLUMES_FAILED]\\\" >> {}",
@@ -33,7 +41,7 @@ fn configure(source: &TestBtrfs, tool: &Tool, before: &str) {
         hook("on_failure", &format!("{note}; echo $BTRFS_TO_S3_ERROR >&2")),
     ];
     tool.configure(&format!(
-        "[hooks]\n{}[monitoring]\nmetrics_textfile = \"{}\"\n{}",
+        "[hooks]\n{}[monitoring]\nmetrics_textfile = \"{}\"\n{monitoring}{}",
         hooks.concat(),
         metrics.display(),
         subvolume_section(source, 20)
@@ -80,8 +88,18 @@ fn a_run_that_went_well_is_told_of_as_such() {
     );
     assert_eq!(one["stored_bytes"], backup.stored_bytes);
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
-    let expected =
-        ["error", "exit_code", "finished_at", "problems", "result", "schema", "seconds", "started_at", "subvolumes"];
+    let expected = [
+        "error",
+        "exit_code",
+        "finished_at",
+        "problems",
+        "requests",
+        "result",
+        "schema",
+        "seconds",
+        "started_at",
+        "subvolumes",
+    ];
     assert_eq!(keys, expected);
     let keys: Vec<&String> = one.as_object().unwrap().keys().collect();
     let expected = [
@@ -153,4 +171,68 @@ fn however_a_run_goes_wrong_it_never_looks_green() {
     }
     tool.lose_state();
     assert_told(&tool, &tool.run(["backup"]), 3, "problems", "");
+}
+
+/// A service that is asked for a URL. Gives where it is, and what it is asked: paths and bodies.
+fn health_service() -> (String, Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/ping/secret", listener.local_addr().unwrap());
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = BufReader::new(connection.unwrap());
+            let (mut path, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                connection.read_line(&mut line).unwrap();
+                let lower = line.to_lowercase();
+                if let Some(bytes) = lower.strip_prefix("content-length:") {
+                    length = bytes.trim().parse().unwrap();
+                } else if path.is_empty() {
+                    line.split(' ').nth(1).unwrap().clone_into(&mut path);
+                } else if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            connection.read_exact(&mut body).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            connection.get_mut().write_all(answer).unwrap();
+            sender.send((path, String::from_utf8(body).unwrap())).unwrap();
+        }
+    });
+    (url, receiver)
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
+fn a_health_check_is_told_of_begin_success_and_failure() {
+    let (source, tool) = source();
+    let (url, asked) = health_service();
+    let monitoring = format!("healthcheck_url = \"{url}\"\n");
+    let asked_for = |path: &str| {
+        let (found, body) = asked.try_recv().unwrap();
+        assert_eq!(found, format!("/ping/secret{path}"));
+        body
+    };
+    configure_with(&source, &tool, "true", &monitoring);
+    let ended = tool.run(["backup"]);
+    ended.assert_code(0);
+    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+    assert_eq!((asked_for("/start"), asked_for("")), (String::new(), String::new()));
+
+    // What it is told is quoted, whatever is in it.
+    configure_with(&source, &tool, "printf 'a' >&2; exit 9", &monitoring);
+    tool.run(["backup"]).assert_code(1);
+    assert_eq!(asked_for("/start"), "");
+    assert_eq!(asked_for("/fail"), "the hook 'before': sh has failed: exit status: 9");
+    assert!(asked.try_recv().is_err());
+
+    // One that is not there is a warning, and the backup is made.
+    configure_with(&source, &tool, "true", "healthcheck_url = \"http://127.0.0.1:1/secret\"\n");
+    fs::write(data(&source).join("file"), "changed").unwrap();
+    let ended = tool.run(["backup"]);
+    ended.assert_code(0);
+    assert!(ended.stderr.contains("warning: the health check: curl has failed"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
 }

@@ -85,14 +85,16 @@ async fn run_and_tell(
     subvolumes: &[SubvolumeConfig],
 ) -> anyhow::Result<()> {
     let started_at = context.clock.now();
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut requests) = (Vec::new(), None);
     let run = async {
         let names: Vec<String> = subvolumes.iter().map(|subvolume| subvolume.name.clone()).collect();
         telling::begin(context, &names).await?;
         require_root("backing up a subvolume")?;
         // Two runs at once would send the same things twice.
         let _lock = lock(context)?;
-        outcomes = job(context, arguments).await?.run(subvolumes).await;
+        let job = job(context, arguments).await?;
+        outcomes = job.run(subvolumes).await;
+        requests = job.repository.store().requests();
         Ok(())
     };
     let begun: anyhow::Result<()> = run.await;
@@ -104,7 +106,7 @@ async fn run_and_tell(
             subvolumes.iter().map(not_reached).collect()
         }
     };
-    let mut told = RunReport::new(started_at, context.clock.now(), reports);
+    let mut told = RunReport { requests, ..RunReport::new(started_at, context.clock.now(), reports) };
     let result = match begun {
         Ok(()) if arguments.json => last_failure(outcomes).map_or(Ok(()), Err),
         Ok(()) => {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::policy::Policies;
+use super::requests::RequestCounts;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 
@@ -128,6 +129,10 @@ impl ObjectStore for LimitStore {
 
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
         self.run(self.inner.remove_unfinished(prefix, before)).await
+    }
+
+    fn requests(&self) -> Option<RequestCounts> {
+        self.inner.requests()
     }
 
     async fn policies(&self) -> Option<Policies> {

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::failure::length;
 use super::policy::Policies;
+use super::requests::RequestCounts;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
 use crate::id::fill_random;
@@ -160,6 +161,10 @@ impl ObjectStore for RetryStore {
     /// Once is enough: nothing hangs on it, and the next run does it again.
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
         self.inner.remove_unfinished(prefix, before).await
+    }
+
+    fn requests(&self) -> Option<RequestCounts> {
+        self.inner.requests()
     }
 
     async fn policies(&self) -> Option<Policies> {

@@ -13,6 +13,7 @@
 //!   take as a whole.
 
 mod connect;
+mod counting;
 mod error;
 mod flow;
 mod multipart;
@@ -42,11 +43,13 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use self::counting::RequestCounter;
 use self::error::{OperationError, failure, is_precondition_failed, root_cause, transient};
 use self::flow::{Bandwidth, Progress, upload};
 use self::settings::{Encryption, S3Settings};
 use super::failure::{Failure, check_existing, check_limit, check_prefix, check_range, length};
 use super::policy::Policies;
+use super::requests::RequestCounts;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::StoreUrl;
 use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, StoreError, StoreErrorKind, Tier};
@@ -59,6 +62,7 @@ const FIRST_BYTE_WITHIN: Duration = Duration::from_mins(1);
 /// Keeps objects in a bucket. See the module's documentation.
 pub struct S3Store {
     client: Client,
+    counter: RequestCounter,
     url: String,
     bucket: String,
     /// Empty, or ending in `/`.
@@ -93,16 +97,24 @@ impl S3Store {
     ///
     /// If the region is not known.
     pub async fn open(bucket: &str, prefix: Option<&Key>, settings: &S3Settings) -> Result<Self, StoreError> {
-        let client = Box::pin(connect::connect(settings)).await.map_err(|Failure { kind, reason }| {
+        let counter = RequestCounter::default();
+        let client = Box::pin(connect::connect(settings, &counter)).await.map_err(|Failure { kind, reason }| {
             let url = StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.cloned() };
             StoreError { kind, operation: "opening", object: url.to_string(), reason }
         })?;
-        Ok(Self::over(client, bucket, prefix, settings))
+        Ok(Self::over(client, counter, bucket, prefix, settings))
     }
 
-    fn over(client: Client, bucket: &str, prefix: Option<&Key>, settings: &S3Settings) -> Self {
+    fn over(
+        client: Client,
+        counter: RequestCounter,
+        bucket: &str,
+        prefix: Option<&Key>,
+        settings: &S3Settings,
+    ) -> Self {
         Self {
             client,
+            counter,
             url: StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.cloned() }.to_string(),
             bucket: bucket.to_owned(),
             key_prefix: prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default(),
@@ -415,6 +427,10 @@ impl ObjectStore for S3Store {
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
         let removed = self.abort_uploads(prefix, before).await;
         removed.map_err(|failure| failure.at("removing unfinished uploads of", &self.url, prefix))
+    }
+
+    fn requests(&self) -> Option<RequestCounts> {
+        Some(self.counter.counts())
     }
 
     async fn policies(&self) -> Option<Policies> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::cli::exit::{Exit, exit_of};
 use crate::job::{Done, Outcome};
 use crate::records::manifest::BackupKind;
+use crate::store::requests::RequestCounts;
 
 /// The version of what `backup --json` prints. A change that takes something away has another one.
 const SCHEMA: u32 = 1;
@@ -27,6 +28,8 @@ pub(super) struct RunReport {
     pub(super) seconds: f64,
     /// Why the run as a whole failed; of a single subvolume it is said there.
     pub(super) error: Option<String>,
+    /// How many requests the run has sent to a server; `None` where there is none, or the run did not come to it.
+    pub(super) requests: Option<RequestCounts>,
     /// What went wrong without ending anything.
     pub(super) problems: Vec<String>,
     pub(super) subvolumes: Vec<SubvolumeReport>,
@@ -113,6 +116,7 @@ impl RunReport {
             finished_at,
             seconds: finished_at.duration_since(started_at).as_secs_f64(),
             error: None,
+            requests: None,
             problems: Vec::new(),
             subvolumes,
         }
@@ -162,6 +166,9 @@ impl RunReport {
         set("last_run_duration_seconds", None, self.seconds);
         set("last_run_exit_code", None, f64::from(self.exit_code));
         set("last_run_problems", None, count(self.problems.len()));
+        if let Some(requests) = self.requests {
+            set("last_run_requests", None, bytes(requests.total()));
+        }
         if self.exit_code == 0 {
             set("last_success_timestamp_seconds", None, finished);
         } else {
@@ -233,16 +240,20 @@ pub(super) fn total_line(report: &RunReport) -> Option<String> {
     let (stream, new, stored) = (sum(|one| one.stream_bytes), sum(|one| one.new_bytes), sum(|one| one.stored_bytes));
     let size = |bytes| crate::size::ByteSize::from_bytes(bytes).to_string();
     let ratio = if stored == 0 { 1.0 } else { bytes(stream) / bytes(stored) };
-    (sent.len() > 1).then(|| {
-        format!(
-            "{} backups, {unchanged} of them unchanged: {} of stream, {} new, {} stored (1:{ratio:.1}) in {:.1} s",
-            sent.len(),
+    let took = match report.requests {
+        Some(requests) => format!("in {:.1} s, with {} requests", report.seconds, requests.total()),
+        None => format!("in {:.1} s", report.seconds),
+    };
+    match sent.len() {
+        0 => None,
+        1 => Some(format!("done {took}")),
+        backups => Some(format!(
+            "{backups} backups, {unchanged} of them unchanged: {} of stream, {} new, {} stored (1:{ratio:.1}), {took}",
             size(stream),
             size(new),
             size(stored),
-            report.seconds
-        )
-    })
+        )),
+    }
 }
 
 #[cfg(test)]

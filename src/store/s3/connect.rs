@@ -14,6 +14,7 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::ServiceConfigKey;
 
+use super::counting::RequestCounter;
 use super::settings::S3Settings;
 use crate::store::failure::Failure;
 
@@ -21,13 +22,13 @@ use crate::store::failure::Failure;
 const REGION_OF_OTHERS: &str = "us-east-1";
 
 /// Makes a client. Nothing is sent to the server yet, but credentials may be asked for.
-pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Failure> {
+pub(super) async fn connect(settings: &S3Settings, counter: &RequestCounter) -> Result<Client, Failure> {
     let mut loader =
         aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).region(region(settings));
     if let Some(url) = &settings.endpoint_url {
         loader = loader.endpoint_url(url);
     }
-    client(&loader.load().await, settings)
+    client(&loader.load().await, settings, counter)
 }
 
 /// Where the region is looked for. Not at the instance's metadata service: on other machines that takes seconds to fail.
@@ -42,7 +43,11 @@ pub(super) fn http_client() -> SharedHttpClient {
 }
 
 /// Makes the client of a loaded environment.
-pub(super) fn client(environment: &SdkConfig, settings: &S3Settings) -> Result<Client, Failure> {
+pub(super) fn client(
+    environment: &SdkConfig,
+    settings: &S3Settings,
+    counter: &RequestCounter,
+) -> Result<Client, Failure> {
     let elsewhere = has_endpoint(environment);
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build();
     let mut builder = Builder::from(environment)
@@ -50,6 +55,7 @@ pub(super) fn client(environment: &SdkConfig, settings: &S3Settings) -> Result<C
         // Those who are asked for credentials keep the SDK's.
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
+        .interceptor(counter.clone())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .force_path_style(settings.force_path_style.unwrap_or(elsewhere))
         // Bodies carry a checksum of our own, and what is read is checked by its BLAKE3.

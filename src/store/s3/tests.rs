@@ -46,8 +46,9 @@ impl S3Store {
             .http_client(connect::http_client())
             .endpoint_url(endpoint)
             .build();
-        let client = connect::client(&environment, settings).unwrap();
-        Self::over(client, bucket, Some(&key("folder/repository")), settings)
+        let counter = RequestCounter::default();
+        let client = connect::client(&environment, settings, &counter).unwrap();
+        Self::over(client, counter, bucket, Some(&key("folder/repository")), settings)
     }
 }
 
@@ -110,6 +111,22 @@ async fn a_large_object_goes_in_parts_and_comes_back_whole() {
     let longer = put(&store, "data/a", &random_bytes(3_500_001), Tier::Data).await;
     assert_eq!(longer.unwrap_err().kind, StoreErrorKind::Conflict);
     assert_eq!(server.unfinished_uploads(), 0);
+}
+
+#[tokio::test]
+async fn requests_are_counted_as_the_server_sees_them() {
+    let server = S3Server::start().await;
+    let store = with_retries(S3Store::on(&server, &settings()));
+    store.put(&key("data/a"), random_bytes(3_500_000).into(), Tier::Data).await.unwrap();
+    server.set_oddities(|oddities| oddities.slow_downs = 1);
+    store.get(&key("data/a"), u64::MAX).await.unwrap();
+    store.head(&key("data/a")).await.unwrap();
+    store.list_page("data/", None).await.unwrap();
+    store.delete(&key("data/a")).await.unwrap();
+    // An upload in four parts; a read that is tried twice, and a look; a page; a deletion.
+    let counted = store.requests().unwrap();
+    assert_eq!(counted, RequestCounts { writes: 6, lists: 1, reads: 3, deletes: 1 });
+    assert_eq!(counted.total(), server.take_requests().len() as u64);
 }
 
 #[tokio::test]
