@@ -10,7 +10,7 @@ mod rebuild;
 mod thaw;
 mod walk;
 
-pub use self::thaw::{NotThawed, ThawOptions, thaw_packs};
+pub use self::thaw::{ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, pack_states, thaw_packs};
 
 use std::collections::HashSet;
 use std::io::Write;

@@ -188,6 +188,11 @@ impl S3Server {
         self.state().objects.insert(key.to_owned(), kept);
     }
 
+    /// Takes an object away past the protocol.
+    pub(crate) fn remove(&self, key: &str) {
+        self.state().objects.remove(key).unwrap();
+    }
+
     /// Changes the object of a key in place.
     pub(crate) fn change(&self, key: &str, change: impl FnOnce(&mut Kept)) {
         change(self.state().objects.get_mut(key).unwrap());

@@ -23,6 +23,8 @@ const PROBLEMS_KEPT: usize = 100;
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     stream_bytes: AtomicU64,
+    /// How many there will be, where that is known; else 0.
+    expected_bytes: AtomicU64,
     new_bytes: AtomicU64,
     line_at: Mutex<Instant>,
     problems: Mutex<Vec<String>>,
@@ -39,9 +41,20 @@ impl Progress {
         Self {
             bar,
             stream_bytes: AtomicU64::new(0),
+            expected_bytes: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
             line_at: Mutex::new(Instant::now()),
             problems: Mutex::default(),
+        }
+    }
+
+    /// Says how many bytes of streams there will be, all in all.
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.expected_bytes.store(bytes, Ordering::Relaxed);
+        let template = "{spinner} {bytes} of {total_bytes} in {elapsed}, {bytes_per_sec}, {eta} left";
+        if let (Some(bar), Ok(style)) = (&self.bar, ProgressStyle::with_template(template)) {
+            bar.set_length(bytes);
+            bar.set_style(style);
         }
     }
 
@@ -83,7 +96,11 @@ impl Progress {
         let mut line_at = self.line_at.lock().unwrap_or_else(PoisonError::into_inner);
         if line_at.elapsed() >= LINE_EVERY {
             *line_at = Instant::now();
-            output::error_line(&format!("{} so far, {} new", bytes(&self.stream_bytes), bytes(&self.new_bytes)));
+            let (so_far, new) = (bytes(&self.stream_bytes), bytes(&self.new_bytes));
+            output::error_line(&match self.expected_bytes.load(Ordering::Relaxed) {
+                0 => format!("{so_far} so far, {new} new"),
+                _ => format!("{so_far} of {} so far", bytes(&self.expected_bytes)),
+            });
         }
     }
 }

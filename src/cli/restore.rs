@@ -1,5 +1,7 @@
 //! `restore`
 
+mod dry_run;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -25,6 +27,7 @@ use crate::restore::{RestoreOptions, StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct RestoreArguments {
     /// The backup's id, or as much of it as no other id begins with; or `latest`
     backup: String,
@@ -38,7 +41,7 @@ pub(crate) struct RestoreArguments {
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
     /// Where the subvolume goes: a path on Btrfs where nothing is yet
-    #[arg(long, value_name = "DIR", required_unless_present = "stream", conflicts_with = "stream")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["stream", "dry_run"], conflicts_with = "stream")]
     target: Option<PathBuf>,
     /// Makes the restored subvolume read-only
     #[arg(long, requires = "target")]
@@ -49,6 +52,12 @@ pub(crate) struct RestoreArguments {
     /// Writes the backup's stream to a new file, or to standard output (-)
     #[arg(long, value_name = "FILE")]
     stream: Option<PathBuf>,
+    /// Says what has to be read and thawed, how long that takes and what it costs, and does nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: prints JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     #[command(flatten)]
     thaw: ThawArguments,
 }
@@ -57,6 +66,9 @@ pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) 
     require_memory_for_restore()?;
     let repository = context.repository().await?;
     let backup = find_backup(context, &repository, &arguments).await?;
+    if arguments.dry_run {
+        return dry_run::dry_run(context, &repository, &backup, &arguments).await;
+    }
     if arguments.stream.is_some() {
         let streamed = read_streamed(&repository, backup.clone()).await?;
         arguments.thaw.thaw(context, &repository, std::slice::from_ref(&streamed)).await?;
@@ -105,6 +117,7 @@ async fn restore_to(
 ) -> anyhow::Result<()> {
     let options = RestoreOptions::new(context.scratch_directory());
     let backup = read_streamed(repository, backup.clone()).await?;
+    context.progress.expect(backup.manifest.stream.bytes);
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
     sink.finish()
 }
@@ -120,6 +133,7 @@ async fn restore_to_target(
     let target = RestoreTarget { path, options, btrfs: BtrfsCommand::find(search_path().as_deref())? };
     let chain = read_chain(repository, backup.id()).await?;
     arguments.thaw.thaw(context, repository, &chain).await?;
+    context.progress.expect(chain.iter().map(|backup| backup.manifest.stream.bytes).sum());
     let options = RestoreOptions::new(context.scratch_directory());
     let restored = restore_subvolume(repository, &chain, &target, &options, &context.monitor()).await?;
     context.progress.finish();

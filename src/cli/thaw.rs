@@ -30,7 +30,7 @@ pub(crate) struct ThawArguments {
 }
 
 impl ThawArguments {
-    fn options(&self, context: &Context) -> ThawOptions {
+    pub(crate) fn options(&self, context: &Context) -> ThawOptions {
         let configured = &context.config.restore;
         ThawOptions {
             wait: self.wait_for_thaw.unwrap_or(configured.wait_for_thaw),

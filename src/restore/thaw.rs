@@ -23,8 +23,8 @@ const REQUESTS_AT_ONCE: usize = 8;
 /// It is looked at least this often whether packs are thawed, and more often at first.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// What a line is trusted to carry where nothing is known of it.
-const BYTES_PER_SECOND: u64 = 4 << 20;
+/// What a line is trusted to carry in a second where nothing is known of it.
+pub const ASSUMED_BYTES_PER_SECOND: u64 = 4 << 20;
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// How archived packs are thawed.
@@ -62,6 +62,46 @@ pub struct NotThawed {
 
 /// A pack that may have to be thawed.
 type ColdPack = ObjectInfo;
+
+/// A pack as the store has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackState {
+    /// Its object.
+    pub object: ObjectInfo,
+    /// Whether it can be read.
+    pub thaw: ThawState,
+}
+
+/// Looks whether packs can be read, and asks for nothing. Packs that are not there are not in the result.
+///
+/// Costs a listing of all packs of the class, and a look-up for each that may be archived.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn pack_states(
+    repository: &Repository,
+    class: PackClass,
+    packs: &BTreeSet<PackId>,
+) -> anyhow::Result<Vec<PackState>> {
+    let look = |object: ObjectInfo| async move {
+        let thaw = if is_cold(&object) { state_of(repository, &object).await? } else { ThawState::Readable };
+        anyhow::Ok(PackState { object, thaw })
+    };
+    let listed = listed_packs(repository, class, packs).await?;
+    stream::iter(listed).map(look).buffered(REQUESTS_AT_ONCE).try_collect().await
+}
+
+/// Whether a pack can be read. A thawed copy that has expired is none.
+async fn state_of(repository: &Repository, pack: &ObjectInfo) -> anyhow::Result<ThawState> {
+    let state = repository.store().thaw_state(&pack.key).await.map_err(|error| repository.needed(error))?;
+    let now = repository.clock().now();
+    let is_over = |until: Option<Timestamp>| until.is_some_and(|until| until <= now);
+    Ok(match state {
+        ThawState::Thawed { until } if is_over(until) => ThawState::Archived,
+        other => other,
+    })
+}
 
 /// Sees to it that these packs can be read. Asks for the thaw of those that are archived and of which nobody has asked for
 /// it, all at once, and then waits if it is told to. Dropped while it waits, it takes nothing back.
@@ -113,15 +153,25 @@ pub async fn thaw_packs(
 
 /// Those packs that are of a class whose objects may be archived.
 async fn cold_packs(repository: &Repository, packs: &BTreeSet<PackId>) -> anyhow::Result<Vec<ColdPack>> {
+    let listed = listed_packs(repository, PackClass::Data, packs).await?;
+    Ok(listed.into_iter().filter(is_cold).collect())
+}
+
+fn is_cold(pack: &ObjectInfo) -> bool {
+    pack.storage_class.as_ref().is_some_and(|class| class.is_archival() || class.may_archive())
+}
+
+async fn listed_packs(
+    repository: &Repository,
+    class: PackClass,
+    packs: &BTreeSet<PackId>,
+) -> anyhow::Result<Vec<ObjectInfo>> {
     if packs.is_empty() {
         return Ok(Vec::new());
     }
-    let listed = list_all(repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
-    let is_cold = |class: &StorageClassName| class.is_archival() || class.may_archive();
-    let is_needed = |object: &ObjectInfo| {
-        object.storage_class.as_ref().is_some_and(is_cold)
-            && layout::parse_pack_key(&object.key).is_some_and(|(_, pack)| packs.contains(&pack))
-    };
+    let listed = list_all(repository.store().as_ref(), layout::packs(class)).await?;
+    let is_needed =
+        |object: &ObjectInfo| layout::parse_pack_key(&object.key).is_some_and(|(_, pack)| packs.contains(&pack));
     Ok(listed.into_iter().filter(is_needed).collect())
 }
 
@@ -139,10 +189,18 @@ fn bytes_of(packs: &[ColdPack]) -> u64 {
     packs.iter().map(|pack| pack.size_bytes).sum()
 }
 
+impl ThawOptions {
+    /// For how many days copies of so many bytes are kept.
+    #[must_use]
+    pub fn days_for(&self, bytes: u64) -> u32 {
+        days(bytes, self)
+    }
+}
+
 /// For how many days copies are kept: as many as reading takes, one for what was thawed first, and one for rounding. Who
 /// does not wait needs some more to come back.
 fn days(bytes: u64, options: &ThawOptions) -> u32 {
-    let rate = options.bytes_per_second.unwrap_or(BYTES_PER_SECOND).max(1);
+    let rate = options.bytes_per_second.unwrap_or(ASSUMED_BYTES_PER_SECOND).max(1);
     let reading = u32::try_from((bytes / rate).div_ceil(DAY_SECONDS)).unwrap_or(u32::MAX);
     let spare = if options.wait { 2 } else { 5 };
     options.days.unwrap_or_else(|| reading.saturating_add(spare).min(365))
@@ -193,18 +251,15 @@ impl Wave<'_> {
 
     /// The pack, if it cannot be read yet.
     async fn ask_one(&self, pack: ColdPack) -> anyhow::Result<Option<ColdPack>> {
-        let store = self.repository.store();
-        let now = self.repository.clock().now();
-        match store.thaw_state(&pack.key).await.map_err(|error| self.repository.needed(error))? {
-            ThawState::Readable => return Ok(None),
-            ThawState::Thawed { until } if until.is_none_or(|until| until > now) => return Ok(None),
+        match state_of(self.repository, &pack).await? {
+            ThawState::Readable | ThawState::Thawed { .. } => return Ok(None),
             ThawState::Thawing => return Ok(Some(pack)),
-            ThawState::Thawed { .. } | ThawState::Archived => {}
+            ThawState::Archived => {}
         }
         let stays = pack.storage_class.as_ref().is_some_and(StorageClassName::may_archive);
         let request = ThawRequest { days: (!stays).then_some(self.days), tier: self.options.tier };
         ensure!(request.days != Some(0), "a thaw for no days is none");
-        let outcome = store.request_thaw(&pack.key, request).await.context("asking for a thaw")?;
+        let outcome = self.repository.store().request_thaw(&pack.key, request).await.context("asking for a thaw")?;
         Ok((outcome != ThawOutcome::NotNeeded).then_some(pack))
     }
 }

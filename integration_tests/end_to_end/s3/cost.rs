@@ -1,6 +1,7 @@
 //! What is said of costs, against what a server has.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -33,7 +34,15 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What a command prints with `--json`; it has to have the documented keys.
+/// Checks that a value that has everything has all documented keys and no others.
+#[track_caller]
+fn assert_keys(value: &Value, heading: &str) {
+    let mut found = BTreeSet::new();
+    keys(value, &mut found);
+    assert_eq!(found, documented_keys(heading));
+}
+
+/// What a command prints with `--json`; it must not have keys that are not documented.
 #[track_caller]
 fn documented_json(tool: &Tool, arguments: &[&str], heading: &str) -> Value {
     let ended = tool.run(arguments);
@@ -41,7 +50,7 @@ fn documented_json(tool: &Tool, arguments: &[&str], heading: &str) -> Value {
     let value: Value = serde_json::from_slice(&ended.stdout).unwrap();
     let mut found = BTreeSet::new();
     keys(&value, &mut found);
-    assert_eq!(found, documented_keys(heading));
+    assert!(found.is_subset(&documented_keys(heading)), "{found:?}");
     value
 }
 
@@ -67,6 +76,7 @@ fn a_bucket_costs_what_the_classes_of_its_objects_say() {
     let tool = tool_on(&server, DEEP_ARCHIVE);
     Input::random(&tool, 9_000_000, 1).back_up(&tool).assert_code(0);
     let cost = documented_json(&tool, &["cost", "--json"], "`cost --json`");
+    assert_keys(&cost, "`cost --json`");
     let kept: Vec<_> = server.keys().iter().map(|key| server.object(key).unwrap()).collect();
     let is_deep = |deep: bool| kept.iter().filter(move |kept| kept.storage_class.is_some() == deep);
     let bytes_of = |deep: bool| is_deep(deep).map(|kept| number(kept.body.len())).sum::<f64>();
@@ -124,4 +134,85 @@ fn a_directory_has_objects_and_no_price() {
     assert!(cost["month"].is_null() && cost["currency"].is_null() && cost["bytes"].as_u64() > Some(1_000_000));
     let text = tool.run(["cost"]).text();
     assert!(text.contains("a directory has no price"), "{text}");
+}
+
+const DRY_RUN: [&str; 5] = ["restore", "latest", "--subvolume", "pipe", "--dry-run"];
+
+/// What a dry run says; of a stream.
+#[track_caller]
+fn dry_run(tool: &Tool, options: &[&str]) -> Value {
+    let arguments: Vec<&str> = DRY_RUN.iter().chain(&["--json"]).chain(options).copied().collect();
+    documented_json(tool, &arguments, "`restore --dry-run --json`")
+}
+
+#[test]
+fn a_dry_run_of_a_restore_says_what_it_takes_and_asks_for_nothing() {
+    let server = S3Server::start_in_thread();
+    let tool = tool_on(&server, DEEP_ARCHIVE);
+    let input = Input::random(&tool, 9_000_000, 1);
+    input.back_up(&tool).assert_code(0);
+    let before = dry_run(&tool, &["--stream", "x"]);
+    assert_keys(&before, "`restore --dry-run --json`");
+    let packs: Vec<_> = server.keys().into_iter().filter(|key| key.contains("/data/")).collect();
+    let bytes: usize = packs.iter().map(|key| server.object(key).unwrap().body.len()).sum();
+    let deep = class_of(&before, "DEEP_ARCHIVE");
+    assert_eq!((&deep["packs"], &deep["archived_packs"]), (&packs.len().into(), &packs.len().into()));
+    assert_eq!((&deep["bytes"], &deep["archived_bytes"]), (&bytes.into(), &bytes.into()));
+    assert_eq!((&before["streams"], &before["stream_bytes"]), (&1.into(), &9_000_000.into()));
+    let tiers: Vec<&str> =
+        before["thaws"].as_array().unwrap().iter().filter_map(|thaw| thaw["tier"].as_str()).collect();
+    assert_eq!(tiers, ["standard", "bulk"]);
+    assert_eq!((&before["thaws"][0]["seconds"], &before["thaw_tier"]), (&(12 * 3600).into(), &"standard".into()));
+    let (bytes, count) = (number(bytes), number(packs.len()));
+    assert_near(&before["thaws"][0]["thaw"], bytes / GB * 0.02 + count * 0.1 / 1000.0);
+    let days = before["thaw_days"].as_f64().unwrap();
+    assert_near(&before["thaws"][0]["copies"], bytes / GB * 0.023 * days / 30.0);
+    assert_near(&before["transfer_out"], 9_000_000.0 / GB * 0.09);
+    assert_eq!(server.archive_counts(), ArchiveCounts::default());
+    let text = tool.run(DRY_RUN).text();
+    for word in ["are archived in DEEP_ARCHIVE", "standard (as it is set)", "12 h", "USD", "nothing has been asked for"]
+    {
+        assert!(text.contains(word), "'{word}' is not in:\n{text}");
+    }
+
+    let restore = ["restore", "latest", "--subvolume", "pipe", "--stream", "-"];
+    tool.run(restore).assert_code(6);
+    assert_eq!(dry_run(&tool, &[])["thawing_packs"], packs.len());
+    server.pass(Duration::from_hours(12));
+    let after = dry_run(&tool, &[]);
+    assert_eq!((&after["thawing_packs"], &after["thawed_packs"]), (&0.into(), &packs.len().into()));
+    assert_eq!(after["thaws"], Value::Array(Vec::new()));
+    // The estimate of requests, against those of a restore: of packs alone, and neither half as many nor twice.
+    server.take_requests();
+    tool.run(restore).assert_code(0);
+    let is_read = |request: &&String| request.contains("/data/") || request.contains("/meta/");
+    let requests = server.take_requests();
+    let gets = requests.iter().filter(|request| !request.starts_with("List")).filter(is_read).count();
+    let estimated = usize::try_from(after["requests"].as_u64().unwrap()).unwrap();
+    assert!(estimated <= 2 * gets && gets <= 2 * estimated, "{estimated} estimated, {gets} made: {requests:#?}");
+}
+
+#[test]
+fn a_dry_run_tells_of_packs_that_are_gone() {
+    let server = S3Server::start_in_thread();
+    let tool = tool_on(&server, "");
+    Input::random(&tool, 5_000_000, 1).back_up(&tool).assert_code(0);
+    let key = server.keys().into_iter().find(|key| key.contains("/data/")).unwrap();
+    server.remove(&key);
+    let ended = tool.run(DRY_RUN);
+    ended.assert_code(3);
+    let name = key.rsplit_once('/').unwrap().1;
+    assert!(ended.stderr.contains(name) && ended.stderr.contains("is not there"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_dry_run_of_a_local_restore_has_no_price() {
+    let tool = Tool::without_configuration();
+    tool.configure("");
+    tool.run(["init"]).assert_code(0);
+    Input::random(&tool, 1_000_000, 1).back_up(&tool).assert_code(0);
+    let value = dry_run(&tool, &["--stream", "x"]);
+    assert!(value["total"].is_null() && value["bytes"].as_u64() > Some(900_000));
+    assert!(tool.run(DRY_RUN).text().contains("the repository is a directory"));
+    tool.run(["restore", "latest", "--subvolume", "pipe", "--stream", "-", "--json"]).assert_code(2);
 }
