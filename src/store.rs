@@ -7,7 +7,7 @@
 //!   [`StoreErrorKind::Conflict`]. Of several `put`s of one key at once, exactly one says [`PutOutcome::Stored`].
 //! - A `put` that has returned is durable, and seen by every later `get` and `list`.
 //! - A `put` that failed has stored the whole object or nothing, never a part.
-//! - `get`, `get_range` and `head` of a key that is not there say [`StoreErrorKind::NotFound`]. `delete` of one has nothing
+//! - `get`, `get_range`, `head` and `upload_checksum` of a key that is not there say [`StoreErrorKind::NotFound`]. `delete` of one has nothing
 //!   to do and succeeds.
 //! - `get_range` of an empty range that lies within the object, or at its end, gives no bytes.
 //! - `list` gives keys in ascending order of their bytes, each once. A prefix that is neither empty nor a key and a `/`
@@ -128,6 +128,15 @@ pub struct ObjectInfo {
     pub storage_class: Option<StorageClassName>,
 }
 
+/// What a store has kept of an object since it was stored, and knows without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadChecksum {
+    /// The object's length in bytes.
+    pub size_bytes: u64,
+    /// CRC-32C of the bytes that were stored, the highest byte first, where the store keeps it.
+    pub crc32c: Option<[u8; 4]>,
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct ListPage {
@@ -154,6 +163,10 @@ pub trait ObjectStore: Debug + Send + Sync {
 
     /// Looks an object up without reading it.
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError>;
+
+    /// What is kept of an object since it was stored. Neither reads it nor needs a thaw, so it does not see bytes that have
+    /// changed since.
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError>;
 
     /// Whether an object can be read now.
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError>;

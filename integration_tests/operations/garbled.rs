@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use btrfs_to_s3::backup::Expected;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
-use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier};
+use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier, UploadChecksum};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -62,6 +62,10 @@ impl ObjectStore for GarblingStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.inner.head(key).await
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        self.inner.upload_checksum(key).await
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -7,7 +7,9 @@ use std::ops::Range;
 use async_trait::async_trait;
 use btrfs_to_s3::store::recording::Operation;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
-use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
+use btrfs_to_s3::store::{
+    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -100,6 +102,10 @@ impl ObjectStore for ScriptedStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.run(Operation::Head, key.as_str(), self.inner.head(key)).await
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        self.run(Operation::UploadChecksum, key.as_str(), self.inner.upload_checksum(key)).await
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -39,6 +39,8 @@ pub(crate) struct Oddities {
     pub(crate) refuses_conditions: bool,
     /// Encryption is accepted and not confirmed.
     pub(crate) hides_encryption: bool,
+    /// Checksums are compared at upload, and not kept.
+    pub(crate) keeps_no_checksums: bool,
     /// So many of the next listings lack their last object, though they say how many there are.
     pub(crate) short_listings: u32,
     /// Multipart uploads cannot be listed.
@@ -425,9 +427,13 @@ impl S3 for S3Server {
         let input = request.input;
         self.begin("HeadObject", &input.bucket, &input.key).await?;
         let kept = self.object(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
+        let is_asked = input.checksum_mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
+        let tells_checksum = is_asked && kept.checksum_crc32c.is_some() && !self.state().oddities.keeps_no_checksums;
         Ok(S3Response::new(HeadObjectOutput {
             content_length: Some(size(&kept.body)),
             last_modified: Some(kept.modified_at.into()),
+            checksum_crc32c: kept.checksum_crc32c.clone().filter(|_| tells_checksum),
+            checksum_type: tells_checksum.then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
             restore: archive::restore_header(&kept, self.now()),
             storage_class: kept.storage_class.filter(|class| class != "STANDARD").map(StorageClass::from),
             ..HeadObjectOutput::default()

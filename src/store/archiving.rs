@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{
     Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, Store, StoreError, StoreErrorKind, Tier,
+    UploadChecksum,
 };
 use crate::clock::Clock;
 
@@ -139,6 +140,10 @@ impl ObjectStore for ArchivingStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.inner.head(key).await.map(|info| self.with_class(info))
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        self.inner.upload_checksum(key).await
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -92,6 +92,7 @@ macro_rules! contract {
             a_get_reads_no_more_than_its_limit
             a_range_is_read_and_must_lie_within_the_object
             a_head_tells_what_a_listing_tells
+            a_kept_checksum_is_that_of_the_bytes_stored
             keys_are_listed_in_the_order_of_their_bytes
             a_prefix_selects_whole_segments
             a_malformed_prefix_is_refused
@@ -144,6 +145,7 @@ contract! {
     a_get_reads_no_more_than_its_limit
     a_range_is_read_and_must_lie_within_the_object
     a_head_tells_what_a_listing_tells
+    a_kept_checksum_is_that_of_the_bytes_stored
     keys_are_listed_in_the_order_of_their_bytes
     a_prefix_selects_whole_segments
     a_malformed_prefix_is_refused
@@ -331,6 +333,20 @@ async fn what_is_not_archived_needs_no_thaw(store: Store) {
     assert_eq!(store.thaw_state(&key("x")).await.unwrap_err().kind, StoreErrorKind::NotFound);
     let error = store.request_thaw(&key("x"), request).await.unwrap_err();
     assert_eq!((error.kind, error.object), (StoreErrorKind::NotFound, format!("{}/x", store.url())));
+}
+
+#[expect(clippy::big_endian_bytes, reason = "a store has the highest byte first")]
+async fn a_kept_checksum_is_that_of_the_bytes_stored(store: Store) {
+    // The second one in parts, where a store has any.
+    let bodies = [Bytes::from_static(b"content"), Bytes::from(vec![7; 6_000_000])];
+    for (name, body) in ["a", "b"].into_iter().zip(bodies) {
+        store.put(&key(name), body.clone(), Tier::Data).await.unwrap();
+        let kept = store.upload_checksum(&key(name)).await.unwrap();
+        assert_eq!(kept.size_bytes, body.len() as u64);
+        // Not every store keeps one.
+        assert!(kept.crc32c.is_none_or(|kept| kept == crc32c::crc32c(&body).to_be_bytes()), "{kept:?}");
+    }
+    assert_eq!(store.upload_checksum(&key("x")).await.unwrap_err().kind, StoreErrorKind::NotFound);
 }
 
 async fn errors_name_operation_and_object(store: Store) {

@@ -11,7 +11,9 @@ use jiff::Timestamp;
 
 use super::failure::{Failure, check_limit, length, slice};
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
+use super::{
+    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+};
 
 /// So often a slow operation lets others go first.
 const TURNS_LET_GO: u32 = 2000;
@@ -195,6 +197,16 @@ impl ObjectStore for FaultyStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let info = self.run("looking up", key.as_str(), self.inner.head(key)).await?;
         self.info_seen(info).ok_or_else(|| Failure::not_found().at("looking up", self.url(), key))
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        let kept = self.run("looking up", key.as_str(), self.inner.upload_checksum(key)).await?;
+        match self.damage_of(key) {
+            Some(Damage::Missing) => Err(Failure::not_found().at("looking up", self.url(), key)),
+            Some(Damage::Truncated(limit)) => Ok(UploadChecksum { size_bytes: kept.size_bytes.min(limit), ..kept }),
+            // What has changed since it was stored does not show.
+            Some(Damage::FlippedBit(_)) | None => Ok(kept),
+        }
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -12,7 +12,9 @@ use tokio::sync::Semaphore;
 use super::policy::Policies;
 use super::requests::RequestCounts;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
+use super::{
+    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+};
 
 /// Lets at most so many operations of a store run at once; others wait, in the order they came.
 ///
@@ -109,6 +111,10 @@ impl ObjectStore for LimitStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.run(self.inner.head(key)).await
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        self.run(self.inner.upload_checksum(key)).await
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -37,7 +37,7 @@ use self::root::Root;
 use super::failure::{Failure, check_prefix};
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::file_url;
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier};
+use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier, UploadChecksum};
 
 /// Small enough to be nothing beside a pack, large enough that a directory is read a few times only.
 const PAGE_SIZE: usize = 4096;
@@ -141,6 +141,11 @@ impl ObjectStore for LocalStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let owned_key = key.clone();
         self.run("looking up", key, move |root| root.head(&owned_key)).await
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        let size_bytes = self.head(key).await?.size_bytes;
+        Ok(UploadChecksum { size_bytes, crc32c: None })
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::failure::{Failure, check_existing, check_limit, check_prefix, length, slice};
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier};
+use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier, UploadChecksum};
 use crate::clock::Clock;
 
 const URL: &str = "memory://";
@@ -26,6 +26,8 @@ pub struct MemoryStore {
 
 struct Object {
     body: Bytes,
+    /// Of the body, the highest byte first.
+    crc32c: [u8; 4],
     modified_at: Timestamp,
 }
 
@@ -52,7 +54,8 @@ impl MemoryStore {
             check_existing(length(&object.body), &body)?;
             return Ok(PutOutcome::Exists);
         }
-        objects.insert(key.clone(), Object { body, modified_at: self.clock.now() });
+        let crc32c = crc32c_of(&body);
+        objects.insert(key.clone(), Object { body, crc32c, modified_at: self.clock.now() });
         Ok(PutOutcome::Stored)
     }
 
@@ -76,6 +79,11 @@ impl Object {
         let size_bytes = length(&self.body);
         ObjectInfo { key: key.clone(), size_bytes, modified_at: self.modified_at, storage_class: None }
     }
+}
+
+#[expect(clippy::big_endian_bytes, reason = "a store has the highest byte first")]
+fn crc32c_of(body: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(body).to_be_bytes()
 }
 
 /// Counts the objects only: their bytes would drown every message.
@@ -107,6 +115,14 @@ impl ObjectStore for MemoryStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let info = self.objects().get(key).map(|object| object.info(key));
         info.ok_or_else(|| Failure::not_found().at("looking up", URL, key))
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        let kept = self
+            .objects()
+            .get(key)
+            .map(|object| UploadChecksum { size_bytes: length(&object.body), crc32c: Some(object.crc32c) });
+        kept.ok_or_else(|| Failure::not_found().at("looking up", URL, key))
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::failure::length;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier};
+use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier, UploadChecksum};
 
 /// What a store was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub enum Operation {
     GetRange,
     /// [`ObjectStore::head`].
     Head,
+    /// [`ObjectStore::upload_checksum`].
+    UploadChecksum,
     /// [`ObjectStore::thaw_state`].
     ThawState,
     /// [`ObjectStore::request_thaw`].
@@ -128,6 +130,11 @@ impl ObjectStore for RecordingStore {
         self.record(Operation::Head, key.as_str(), None, result, |_| 0)
     }
 
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        let result = self.inner.upload_checksum(key).await;
+        self.record(Operation::UploadChecksum, key.as_str(), None, result, |_| 0)
+    }
+
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
         let result = self.inner.thaw_state(key).await;
         self.record(Operation::ThawState, key.as_str(), None, result, |_| 0)
@@ -180,6 +187,7 @@ mod tests {
         store.get(&key, 4).await.unwrap_err();
         store.get_range(&key, 1..3).await.unwrap();
         store.head(&key).await.unwrap();
+        store.upload_checksum(&key).await.unwrap();
         store.thaw_state(&key).await.unwrap();
         store.request_thaw(&key, ThawRequest { days: None, tier: ThawTier::Bulk }).await.unwrap();
         store.list_page("data/", None).await.unwrap();
@@ -193,6 +201,7 @@ mod tests {
             call(Operation::Get, "data/a", 0, false),
             call(Operation::GetRange, "data/a", 2, true),
             call(Operation::Head, "data/a", 0, true),
+            call(Operation::UploadChecksum, "data/a", 0, true),
             call(Operation::ThawState, "data/a", 0, true),
             call(Operation::RequestThaw, "data/a", 0, true),
             call(Operation::List, "data/", 0, true),

@@ -12,7 +12,9 @@ use super::failure::length;
 use super::policy::Policies;
 use super::requests::RequestCounts;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier};
+use super::{
+    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+};
 use crate::id::fill_random;
 
 /// How often to try. How long the tries themselves take does not count: an object may be large and a line slow.
@@ -140,6 +142,10 @@ impl ObjectStore for RetryStore {
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         self.retry(|| self.inner.head(key)).await
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        self.retry(|| self.inner.upload_checksum(key)).await
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

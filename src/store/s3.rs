@@ -12,6 +12,7 @@
 //! - **Stalls.** A request without a byte of progress for [`S3Settings::stall_timeout`] is given up, however long it may
 //!   take as a whole.
 
+mod checksum;
 mod connect;
 mod counting;
 mod error;
@@ -36,6 +37,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::head_object::builders::HeadObjectFluentBuilder;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{Object, ObjectStorageClass, ServerSideEncryption, StorageClass};
@@ -43,6 +45,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use self::checksum::checksum_text;
 use self::counting::RequestCounter;
 use self::error::{OperationError, failure, is_precondition_failed, root_cause, transient};
 use self::flow::{Bandwidth, Progress, upload};
@@ -52,7 +55,10 @@ use super::policy::Policies;
 use super::requests::RequestCounts;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::StoreUrl;
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, StoreError, StoreErrorKind, Tier};
+use super::{
+    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, StoreError, StoreErrorKind, Tier,
+    UploadChecksum,
+};
 
 /// An answer to a request without a body may take this long, or [`S3Settings::stall_timeout`] if that is longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
@@ -247,7 +253,11 @@ impl S3Store {
     }
 
     async fn head_object(&self, key: &Key) -> Result<Option<HeadObjectOutput>, Failure> {
-        let request = self.client.head_object().bucket(&self.bucket).key(self.full_key(key));
+        self.head_by(self.client.head_object(), key).await
+    }
+
+    async fn head_by(&self, head: HeadObjectFluentBuilder, key: &Key) -> Result<Option<HeadObjectOutput>, Failure> {
+        let request = head.bucket(&self.bucket).key(self.full_key(key));
         match self.request(Box::pin(request.send())).await {
             Err(Failure { kind: StoreErrorKind::NotFound, .. }) => Ok(None),
             found => found.map(Some),
@@ -403,6 +413,11 @@ impl ObjectStore for S3Store {
         found.map_err(|failure| failure.at("looking up", &self.url, key))
     }
 
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        let kept = self.kept_of(key).await;
+        kept.map_err(|failure| failure.at("looking up", &self.url, key))
+    }
+
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
         self.state_of(key).await.map_err(|failure| failure.at("looking up", &self.url, key))
     }
@@ -460,12 +475,6 @@ fn no_such_place(failure: Failure) -> Failure {
 async fn watch_for<T>(timeout: Duration, progress: &Progress, request: impl Future<Output = T>) -> Result<T, Failure> {
     let answer = progress.watch(timeout, request).await;
     answer.ok_or_else(|| transient(format!("no byte went either way for {} seconds", timeout.as_secs())))
-}
-
-/// The CRC-32C of a body as S3's headers have it: base64 of its bytes, the highest first.
-#[expect(clippy::big_endian_bytes, reason = "S3's header has the highest byte first")]
-fn checksum_text(body: &Bytes) -> String {
-    aws_smithy_types::base64::encode(crc32c::crc32c(body).to_be_bytes())
 }
 
 fn body_bytes(answer: &GetObjectOutput) -> Result<u64, Failure> {

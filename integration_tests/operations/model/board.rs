@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
-use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
+use btrfs_to_s3::store::{
+    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier, UploadChecksum,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -182,6 +184,11 @@ impl ObjectStore for BoardStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let Reply::Info(info) = self.ask(Request::Head(key.clone())).await? else { panic!("not a HEAD's") };
         Ok(info)
+    }
+
+    async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
+        let size_bytes = self.head(key).await?.size_bytes;
+        Ok(UploadChecksum { size_bytes, crc32c: None })
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {

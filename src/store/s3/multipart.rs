@@ -8,9 +8,10 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
+use super::checksum::checksum_text;
 use super::error::{OperationError, is_not_offered, is_precondition_failed, transient};
 use super::flow::{Progress, upload};
-use super::{S3Store, Stored, checksum_text, timestamp, watch_for};
+use super::{S3Store, Stored, timestamp, watch_for};
 use crate::store::failure::{Failure, check_prefix, length};
 use crate::store::{Key, Tier};
 

@@ -85,6 +85,23 @@ async fn objects_are_stored_with_class_encryption_and_checksum() {
 }
 
 #[tokio::test]
+async fn the_checksum_that_is_kept_is_told_without_reading_and_of_archived_objects_too() {
+    let server = S3Server::start().await;
+    let settings = S3Settings { storage_class_data: Some("DEEP_ARCHIVE".parse().unwrap()), ..settings() };
+    let store = S3Store::on(&server, &settings);
+    for (name, body) in [("data/a", vec![1; 100]), ("data/large", vec![7; 3_000_000])] {
+        put(&store, name, &body, Tier::Data).await.unwrap();
+        server.take_requests();
+        let kept = store.upload_checksum(&key(name)).await.unwrap();
+        assert_eq!(server.take_requests(), [format!("HeadObject folder/repository/{name}")]);
+        assert_eq!(kept.size_bytes, body.len() as u64);
+        assert_eq!(kept.crc32c.map(aws_smithy_types::base64::encode), Some(checksum(&body)));
+    }
+    server.set_oddities(|oddities| oddities.keeps_no_checksums = true);
+    assert_eq!(store.upload_checksum(&key("data/a")).await.unwrap().crc32c, None);
+}
+
+#[tokio::test]
 async fn an_archived_object_is_said_to_need_a_thaw() {
     let server = S3Server::start().await;
     let settings = S3Settings { storage_class_data: Some("GLACIER".parse().unwrap()), ..settings() };
