@@ -9,6 +9,8 @@
 mod archived;
 #[path = "operations/checking.rs"]
 mod checking;
+#[path = "operations/checksums.rs"]
+mod checksums;
 #[path = "operations/damage.rs"]
 mod damage;
 #[path = "operations/failing.rs"]

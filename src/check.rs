@@ -2,6 +2,7 @@
 //!
 //! What is looked at stands in `docs/ordering.md`, "What check looks at", an invariant a function.
 
+mod checksums;
 mod data;
 mod remember;
 pub mod report;
@@ -11,13 +12,14 @@ pub mod subset;
 pub use remember::remember;
 pub(crate) use structure::read_footer_copies;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::check::data::read_packs;
+use crate::check::checksums::{chunks_of, packs_are_those_that_were_stored};
+use crate::check::data::{PacksRead, read_packs};
 use crate::check::report::{Affected, Finding, Report, Severity};
 use crate::check::structure::{Structure, footers_have_copies};
 use crate::check::subset::{Subset, spans_of};
@@ -38,6 +40,8 @@ use crate::repository::{Damage, Repository};
 pub struct CheckOptions {
     /// Which packs are read; none: only the structure is looked at.
     pub data: Option<Subset>,
+    /// Whether what the store has kept of each pack since it was stored is compared with the index.
+    pub checksums: bool,
     /// Packs that are read at once: memory for each is its length and what is inflated of it.
     pub packs_at_once: usize,
     /// Where an index is made; removed afterwards.
@@ -66,16 +70,26 @@ pub async fn check(
     let index = ChunkIndex::open(repository, folder.path(), Access::Exclusive, &RecordCache::none(), &told).await?;
     let notes = Notes::load(repository, &RecordCache::none()).await?;
     notes.damaged.iter().for_each(|error| report.add_error(Severity::Flaw, "notes_are_whole", error));
+    let mut suspects = if options.checksums {
+        packs_are_those_that_were_stored(repository, &structure, &mut report).await?
+    } else {
+        HashSet::new()
+    };
     let mut bad = BadPlaces::new();
     if let Some(subset) = &options.data {
         let chosen = subset.choose(&structure.listed, &notes);
-        bad = read_packs(repository, &chosen, options.packs_at_once, &mut report, monitor).await?;
+        let packs = read_packs(repository, &chosen, options.packs_at_once, &mut report, monitor).await?;
+        let PacksRead { bad: found, read } = packs;
+        bad = found;
+        // Who has read a pack knows it better.
+        suspects.retain(|pack| !read.contains(pack));
         let all_were_read = report.counts.packs_archived == 0;
         report.is_complete = *subset == Subset::All && all_were_read;
         if all_were_read && !matches!(subset, Subset::Part { .. }) {
             report.spans = spans_of(&chosen.iter().map(|(_, pack)| *pack).collect::<Vec<_>>());
         }
     }
+    bad.extend(chunks_of(repository, &suspects).await?);
     let catalog = Catalog::load(repository, &RecordCache::none()).await?;
     manifests_can_be_read(&catalog, &mut report);
     let reader = ChunkReader::new(repository, &index);

@@ -150,6 +150,16 @@ fn a_check_says_what_is_damaged_and_ends_with_5() {
 }
 
 #[test]
+fn a_directory_keeps_no_checksums_and_a_check_says_so() {
+    let tool = workspace("");
+    archive(&tool, "pipe", 1);
+    let checked = tool.run(["check", "--checksums"]);
+    checked.assert_code(3);
+    checked.assert_failed_naming("of 2 packs the store keeps no checksum: only their lengths were compared");
+    tool.run(["check"]).assert_code(0);
+}
+
+#[test]
 fn repairs_mend_what_a_check_names() {
     let tool = workspace("");
     let made = archive(&tool, "pipe", 1);

@@ -3,6 +3,8 @@
 
 #[path = "s3/archive.rs"]
 mod archive;
+#[path = "s3/checksums.rs"]
+mod checksums;
 #[path = "s3/cost.rs"]
 mod cost;
 #[path = "s3/garage.rs"]

@@ -1,5 +1,6 @@
 //! Reads packs and checks every chunk in them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,18 +15,26 @@ use crate::repository::packs::verify_pack;
 use crate::repository::{Repository, layout};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Every pack has the bytes that its name says, and every chunk in it those that its id says. Gives the chunks of which
-/// that is not true, and the packs they are in.
+/// What reading packs has shown.
+#[derive(Debug, Default)]
+pub(super) struct PacksRead {
+    /// Chunks that do not have the bytes their ids say, and the packs they are in.
+    pub(super) bad: BadPlaces,
+    /// Packs that could be read, right or wrong.
+    pub(super) read: HashSet<(PackClass, PackId)>,
+}
+
+/// Every pack has the bytes that its name says, and every chunk in it those that its id says.
 pub(super) async fn read_packs(
     repository: &Repository,
     packs: &[(PackClass, PackId)],
     packs_at_once: usize,
     report: &mut Report,
     monitor: &Arc<dyn Monitor>,
-) -> anyhow::Result<BadPlaces> {
-    let mut bad = BadPlaces::new();
-    let read = |(class, pack)| async move { (class, pack, verify_pack(repository, class, pack).await) };
-    let mut reads = stream::iter(packs.iter().copied()).map(read).buffer_unordered(packs_at_once);
+) -> anyhow::Result<PacksRead> {
+    let PacksRead { mut bad, mut read } = PacksRead::default();
+    let verify = |(class, pack)| async move { (class, pack, verify_pack(repository, class, pack).await) };
+    let mut reads = stream::iter(packs.iter().copied()).map(verify).buffer_unordered(packs_at_once);
     while let Some((class, pack, verdict)) = reads.next().await {
         let key = layout::pack_key(class, &pack);
         let verdict = match verdict {
@@ -38,6 +47,7 @@ pub(super) async fn read_packs(
         };
         monitor.add(Counter::FetchedBytes, verdict.read_bytes);
         report.counts.packs_read += 1;
+        read.insert((class, pack));
         report.counts.bytes_read += verdict.read_bytes;
         bad.extend(verdict.bad_chunks.iter().map(|chunk| (*chunk, pack)));
         let Some(fault) = verdict.fault else { continue };
@@ -56,7 +66,7 @@ pub(super) async fn read_packs(
         });
     }
     report.bad_packs.sort_unstable();
-    Ok(bad)
+    Ok(PacksRead { bad, read })
 }
 
 fn is_archived(error: &anyhow::Error) -> bool {

@@ -62,6 +62,10 @@ pub struct Counts {
     pub bytes_read: u64,
     /// Packs that were to be read and are archived.
     pub packs_archived: u64,
+    /// Packs whose checksum is still that of what was stored, by the store.
+    pub checksums_compared: u64,
+    /// Packs of which the store keeps no checksum: only their lengths were compared.
+    pub checksums_not_kept: u64,
 }
 
 /// What a check has found.

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use crate::check::report::{Finding, Report, Severity};
 use crate::id::{Digest, PackId, SessionId};
 use crate::object::{FormatError, decode_cbor, encode_cbor};
-use crate::pack::format::{FrameKind, PackClass, PackRecord};
+use crate::pack::format::{Checksum, FrameKind, PackClass, PackRecord};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{PackSizes, list_packs, list_segments, read_segment};
@@ -18,17 +18,19 @@ use crate::repository::{Damage, Repository, layout};
 /// What the index says of a pack.
 #[derive(Debug, Clone)]
 pub(super) struct IndexedPack {
-    session: SessionId,
-    stored_bytes: u64,
+    pub(super) session: SessionId,
+    pub(super) stored_bytes: u64,
+    /// CRC-32C of the pack as the store was told at upload.
+    pub(super) crc32c: Option<[u8; 4]>,
     /// BLAKE3 of the pack record's CBOR.
-    record: Digest,
+    pub(super) record: Digest,
 }
 
 /// The objects of a repository, as one look over them shows them.
 #[derive(Debug, Default)]
 pub(super) struct Structure {
     outcomes: HashMap<SessionId, Outcome>,
-    indexed: HashMap<(PackClass, PackId), IndexedPack>,
+    pub(super) indexed: HashMap<(PackClass, PackId), IndexedPack>,
     /// Packs that are there, and their lengths.
     pub(super) listed: PackSizes,
 }
@@ -84,7 +86,8 @@ impl Structure {
             let counts = matches!(self.outcomes.get(&segment.session), Some(Outcome::Manifest | Outcome::None));
             for record in segment.packs.iter().filter(|_| counts) {
                 let (class, session, stored_bytes) = (record.footer.class, segment.session, record.stored_bytes);
-                let indexed = IndexedPack { session, stored_bytes, record: digest_of(record) };
+                let crc32c = record.checksum.as_ref().and_then(Checksum::crc32c);
+                let indexed = IndexedPack { session, stored_bytes, crc32c, record: digest_of(record) };
                 self.indexed.insert((class, record.id), indexed);
             }
         }

@@ -19,6 +19,7 @@ const PACKS_AT_ONCE: usize = 2;
 /// Without options, objects are compared with each other and the trees of all backups are gone through. To know that the
 /// data itself is still right, packs have to be read. What was found is kept in notes, for later checks and for backups.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct CheckArguments {
     /// Reads all packs, and checks every chunk in them
     #[arg(long, conflicts_with = "read_data_subset")]
@@ -27,6 +28,10 @@ pub(crate) struct CheckArguments {
     /// has stopped
     #[arg(long, value_name = "SUBSET")]
     read_data_subset: Option<Subset>,
+    /// Compares the checksum that the server has kept of each pack since it was stored with the index, without reading the
+    /// pack, archived or not. Finds packs that are lost or were replaced, not bits that have flipped since
+    #[arg(long)]
+    checksums: bool,
     /// Writes nothing to the repository
     #[arg(long)]
     no_notes: bool,
@@ -40,7 +45,8 @@ pub(crate) async fn cmd_check(context: &Context, arguments: &CheckArguments) -> 
     let began_at = context.clock.now();
     let data = if arguments.read_data { Some(Subset::All) } else { arguments.read_data_subset };
     let scratch_directory = context.scratch_directory();
-    let options = CheckOptions { data, packs_at_once: PACKS_AT_ONCE, scratch_directory };
+    let checksums = arguments.checksums;
+    let options = CheckOptions { data, checksums, packs_at_once: PACKS_AT_ONCE, scratch_directory };
     let report = check(&repository, &options, &context.monitor()).await?;
     if !arguments.no_notes {
         let seconds = context.clock.now().duration_since(began_at).as_secs();
@@ -77,6 +83,12 @@ fn verdict(context: &Context, repository: &Repository, report: &Report) -> anyho
     if report.counts.packs_archived > 0 {
         context.progress.problem(&format!("{} packs are archived and were not read", report.counts.packs_archived));
     }
+    if report.counts.checksums_not_kept > 0 {
+        let count = report.counts.checksums_not_kept;
+        context.progress.problem(&format!(
+            "of {count} packs the store keeps no checksum: only their lengths were compared; --read-data reads them"
+        ));
+    }
     Ok(())
 }
 
@@ -98,6 +110,12 @@ fn print(report: &Report) -> anyhow::Result<()> {
     ))?;
     if counts.packs_read > 0 {
         output::line(&format!("read {} packs, {}", counts.packs_read, ByteSize::from_bytes(counts.bytes_read)))?;
+    }
+    if counts.checksums_compared > 0 {
+        let count = counts.checksums_compared;
+        output::line(&format!(
+            "{count} packs are those that were stored, by the server's checksums; bits that have flipped since do not show"
+        ))?;
     }
     if report.findings.is_empty() && report.affected.is_empty() { output::line("no damage") } else { Ok(()) }
 }
@@ -128,5 +146,7 @@ fn as_json(report: &Report) -> Value {
         "packs_read": counts.packs_read,
         "bytes_read": counts.bytes_read,
         "packs_archived": counts.packs_archived,
+        "checksums_compared": counts.checksums_compared,
+        "checksums_not_kept": counts.checksums_not_kept,
     })
 }

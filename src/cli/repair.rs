@@ -78,7 +78,8 @@ async fn index(context: &Context, repository: &Repository, dry_run: bool) -> any
 }
 
 async fn check_all(context: &Context, repository: &Repository, data: Option<Subset>) -> anyhow::Result<Report> {
-    let options = CheckOptions { data, packs_at_once: 2, scratch_directory: context.scratch_directory() };
+    let scratch_directory = context.scratch_directory();
+    let options = CheckOptions { data, checksums: false, packs_at_once: 2, scratch_directory };
     check(repository, &options, &context.monitor()).await
 }
 

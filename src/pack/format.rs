@@ -17,6 +17,8 @@ pub const PACK_LIMIT_BYTES: u64 = 1 << 30;
 pub const PACK_LIMIT_CHUNKS: usize = 1 << 20;
 
 const TRAILER_MAGIC: &[u8; 8] = b"B2S3TAIL";
+/// How stores call the checksum that they are told of packs.
+const CRC32C: &str = "CRC32C";
 /// Chunk ids do not compress; the rest of a footer is small.
 const FOOTER_LEVEL: i32 = 3;
 
@@ -203,7 +205,13 @@ impl Checksum {
     #[expect(clippy::big_endian_bytes, reason = "S3 has the highest byte first")]
     pub fn crc32c_of(bytes: &[u8]) -> Self {
         let value = ByteBuf::from(crc32c::crc32c(bytes).to_be_bytes());
-        Self { algorithm: "CRC32C".to_owned(), value }
+        Self { algorithm: CRC32C.to_owned(), value }
+    }
+
+    /// The CRC-32C, the highest byte first, if it is one.
+    #[must_use]
+    pub fn crc32c(&self) -> Option<[u8; 4]> {
+        if self.algorithm == CRC32C { self.value.as_slice().try_into().ok() } else { None }
     }
 }
 
