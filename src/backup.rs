@@ -107,6 +107,8 @@ pub struct BackupOptions {
     pub batch_bytes: usize,
     /// An index segment is stored when its packs have this many chunks.
     pub segment_chunks: usize,
+    /// Whether a stream of everything that `btrfs receive` would fail at is published all the same, as a mere stream.
+    pub publish_rejected: bool,
 }
 
 impl Default for BackupOptions {
@@ -119,6 +121,7 @@ impl Default for BackupOptions {
             frames_in_flight: 8,
             batch_bytes: 4 << 20,
             segment_chunks: 1 << 17,
+            publish_rejected: false,
         }
     }
 }
@@ -331,7 +334,8 @@ impl BackupRun {
     ) -> anyhow::Result<Manifest> {
         let Self { session, index, host, monitor } = self;
         let mut uploader = Uploader::new(Arc::clone(session), index, *options, Arc::clone(monitor));
-        let run = Archiving { session, host, monitor: monitor.as_ref() };
+        let publish_rejected = options.publish_rejected;
+        let run = Archiving { session, host, monitor: monitor.as_ref(), publish_rejected };
         let archived = unless(interruption, run.archive(&mut uploader, reading, request)).await;
         if archived.as_ref().is_err_and(|error| error.downcast_ref::<Interrupted>().is_some()) {
             match tokio::time::timeout(INTERRUPTED_ENDS_WITHIN, uploader.keep_what_is_stored()).await {

@@ -64,6 +64,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// File whose lock keeps two runs on this host apart.
     pub lock_path: PathBuf,
+    /// Whether a stream of everything that `btrfs receive` would fail at is published all the same.
+    pub publish_rejected_streams: bool,
     /// How the bucket of a repository on S3 is talked to.
     pub s3: S3Settings,
     /// The chunker's sizes for a new repository.
@@ -181,6 +183,7 @@ impl Config {
             repository: url.into(),
             log_level: LogLevel::default(),
             lock_path: state_dir.join(LOCK_FILE_NAME),
+            publish_rejected_streams: false,
             state_dir,
             s3: S3Settings::default(),
             chunking: ChunkingConfig::default(),
@@ -266,6 +269,9 @@ impl Config {
     fn read_global(&mut self, global: &mut Section<'_>, faults: &mut Faults) {
         if let Some(level) = global.parsed("log_level", faults) {
             self.log_level = level.value;
+        }
+        if let Some(publish) = global.boolean("publish_rejected_streams", faults) {
+            self.publish_rejected_streams = publish.value;
         }
         if let Some(path) = global.absolute_path("state_dir", faults) {
             self.lock_path = path.value.join(LOCK_FILE_NAME);

@@ -28,6 +28,8 @@ struct State {
     /// The stream that was sent of each snapshot, by its UUID.
     sent: BTreeMap<Uuid, Vec<u8>>,
     failing: Option<PathBuf>,
+    /// Streams have a command that `btrfs receive` fails at.
+    is_garbled: bool,
 }
 
 /// Subvolumes by their paths.
@@ -78,6 +80,11 @@ impl MemoryFileSystem {
     /// From now on, nothing can be done with this subvolume, or with none.
     pub(crate) fn fail(&self, path: Option<&str>) {
         self.state().failing = path.map(PathBuf::from);
+    }
+
+    /// From now on, streams have a command that `btrfs receive` fails at, or have none.
+    pub(crate) fn garble(&self, is_garbled: bool) {
+        self.state().is_garbled = is_garbled;
     }
 
     /// The stream that was sent of the snapshot with this UUID.
@@ -167,7 +174,8 @@ impl FileSystem for MemoryFileSystem {
         let is_new = |file: &&Vec<u8>| parent.is_none_or(|parent| !parent.files.contains(file));
         let files = own.files.iter().filter(is_new).cloned().collect();
         let (subject, parent) = (version(own), parent.map(version));
-        let bytes = Sample { subject, parent, files }.stream();
+        let sample = Sample { subject, parent, files };
+        let bytes = if state.is_garbled { sample.garbled_stream() } else { sample.stream() };
         state.sent.insert(subject.uuid, bytes.clone());
         Ok(Stream { source: Box::new(MemorySource::new(bytes)), stop: None, interruption: interruption.clone() })
     }

@@ -53,6 +53,18 @@ impl Sample {
 
     /// The snapshot's stream.
     pub(crate) fn stream(&self) -> Vec<u8> {
+        self.written().finish().unwrap()
+    }
+
+    /// The stream, with the removal at its end of a name that nothing has.
+    pub(crate) fn garbled_stream(&self) -> Vec<u8> {
+        let mut writer = self.written();
+        let path = (AttributeCode::PATH, Value::Bytes(b"file-0/nothing"));
+        writer.command(CommandCode::UNLINK, &[path]).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn written(&self) -> StreamWriter<Vec<u8>> {
         let mut writer = StreamWriter::new(Vec::new(), 1).unwrap();
         self.write_subject(&mut writer);
         for (number, content) in self.files.iter().enumerate() {
@@ -67,7 +79,7 @@ impl Sample {
                 writer.command(CommandCode::WRITE, &[path, offset, data]).unwrap();
             }
         }
-        writer.finish().unwrap()
+        writer
     }
 
     fn write_subject(&self, writer: &mut StreamWriter<Vec<u8>>) {

@@ -88,6 +88,7 @@ pub(crate) fn small_options() -> BackupOptions {
         frames_in_flight: 2,
         batch_bytes: 256 << 10,
         segment_chunks: 48,
+        publish_rejected: false,
     }
 }
 

@@ -257,6 +257,39 @@ async fn a_subvolume_that_fails_leaves_the_others_backed_up_and_only_it_due() {
 }
 
 #[tokio::test]
+async fn a_stream_that_cannot_be_received_is_published_only_where_that_is_wanted_and_never_built_on() {
+    let machine = Machine::new().await;
+    let write = |seed| machine.file_system.write("/pool/busy", vec![random_bytes(seed, 1_000); 2]);
+    machine.file_system.write("/pool/quiet", vec![random_bytes(1, 1_000)]);
+    write(2);
+    machine.run().await;
+    machine.set_clock(FIRST_NIGHT_MS + 2 * DAY_MS);
+    write(3);
+    machine.file_system.garble(true);
+    let run = async |publish_rejected| {
+        let notes = Arc::new(Notes::default());
+        let mut job = machine.job(machine.world.store(), Arc::clone(&notes) as _).await.unwrap();
+        job.options.publish_rejected = publish_rejected;
+        (job.run(&machine.subvolumes[..1]).await.pop().unwrap().result, notes.problems())
+    };
+    let (refused, problems) = run(false).await;
+    assert!(refused.unwrap_err().to_string().contains("btrfs receive would fail"), "{problems:?}");
+    let (published, problems) = run(true).await;
+    let Done::Published(rejected) = published.unwrap() else { panic!("it was due") };
+    assert_eq!((rejected.manifest.kind, &rejected.manifest.snapshot), (BackupKind::Full, &None));
+    assert!(problems.iter().any(|problem| problem.contains("with --stream only")), "{problems:?}");
+    let subject = machine.file_system.snapshots(Path::new("/pool"), "busy").unwrap().pop().unwrap();
+    let restored = machine.world.restore(rejected.id()).await.unwrap();
+    assert_same_bytes(&restored, &machine.file_system.sent(subject.info.uuid));
+    // It counts for no backup, and the next one is made against the one before.
+    machine.file_system.garble(false);
+    assert_eq!(kinds(&machine.run().await)[0], Some(BackupKind::Incremental));
+    let catalog = Catalog::load(&machine.world.open().await, &RecordCache::none()).await.unwrap();
+    let parents: Vec<_> = catalog.published.iter().filter_map(|backup| backup.manifest.parent.as_ref()).collect();
+    assert!(!parents.is_empty() && parents.iter().all(|parent| parent.manifest != rejected.id()), "{parents:?}");
+}
+
+#[tokio::test]
 async fn a_store_that_fails_at_any_operation_of_noting_what_has_not_changed_leaves_all_well() {
     for first in 1.. {
         let machine = Machine::new().await;

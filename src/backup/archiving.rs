@@ -22,6 +22,8 @@ pub(super) struct Archiving<'a> {
     pub(super) session: &'a WriteSession,
     pub(super) host: &'a Host,
     pub(super) monitor: &'a dyn Monitor,
+    /// See [`BackupOptions::publish_rejected`](crate::backup::BackupOptions::publish_rejected).
+    pub(super) publish_rejected: bool,
 }
 
 impl Archiving<'_> {
@@ -44,13 +46,22 @@ impl Archiving<'_> {
         }
         // The parts also end when the reader fails, and the producer may be discontent with a stream that looks complete.
         let facts = reading.finish().await.context("reading the stream")?;
-        if let Some(rejected) = facts.rejected {
-            return Err(RejectedStream(rejected).into());
-        }
         if request.expected != Expected::Opaque {
             warn_of_oddities(&facts, monitor);
         }
-        let (snapshot, version) = check_expected(&facts, request)?;
+        let (mut snapshot, version) = check_expected(&facts, request)?;
+        if let Some(rejected) = facts.rejected.clone() {
+            let rejected = RejectedStream(rejected);
+            if version.is_some() || !self.publish_rejected {
+                return Err(rejected.into());
+            }
+            monitor.problem(&format!(
+                "{}: {rejected}: it is published as one that can be restored with --stream only",
+                request.subvolume
+            ));
+            // Without it, nothing is made against this backup, and the next run sends everything again.
+            snapshot = None;
+        }
         let parent = match version {
             Some(version) => find_parent(session.repository(), version, request, cache, monitor).await?,
             None => None,

@@ -259,6 +259,7 @@ fn backup_options(context: &Context) -> BackupOptions {
     BackupOptions {
         pack_target_bytes: usize::try_from(packing.pack_target.bytes()).unwrap_or(usize::MAX),
         compression_level: i32::try_from(packing.compression_level).unwrap_or(i32::MAX),
+        publish_rejected: context.config.publish_rejected_streams,
         ..BackupOptions::default()
     }
 }

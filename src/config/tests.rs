@@ -54,7 +54,7 @@ fn every_key_is_read() {
     let config = parse(
         r#"
         repository = "s3://bucket/prefix"
-        global = { log_level = "debug", state_dir = "/s/", lock_path = "/run/./l" }
+        global = { log_level = "debug", state_dir = "/s/", lock_path = "/run/./l", publish_rejected_streams = true }
         chunking = { minimum = "4 KiB", average = "16 KiB", maximum = "64 KiB" }
         packing = { pack_target = "0.5 GiB", compression_level = 0x13 }
         snapshots = { base_dir = "/pool/snapshots", retain = 7 }
@@ -82,6 +82,7 @@ fn every_key_is_read() {
         log_level: LogLevel::Debug,
         state_dir: "/s".into(),
         lock_path: "/run/l".into(),
+        publish_rejected_streams: true,
         chunking: ChunkingConfig { minimum: size(4 * KIB), average: size(16 * KIB), maximum: size(64 * KIB) },
         packing: PackingConfig { pack_target: ByteSize::from_bytes(GIB / 2), compression_level: 19 },
         retention: RetentionPolicy {
@@ -162,7 +163,7 @@ fn a_key_that_means_nothing_is_a_fault() {
         ("[calendar]", "2:2: calendar: unknown key ({ROOT_KEYS})"),
         (
             "[global]\n\"log\\u001b[31m\\nlevel\" = 1",
-            "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, state_dir, lock_path)",
+            "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, publish_rejected_streams, state_dir, lock_path)",
         ),
         ("[[subvolumes]]\npath = '/a'\npth = 1", "4:1: subvolumes[0].pth: unknown key (did you mean 'path'?)"),
         (

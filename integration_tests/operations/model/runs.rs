@@ -252,6 +252,7 @@ fn tiny_options() -> BackupOptions {
         frames_in_flight: 1,
         batch_bytes: 1 << 20,
         segment_chunks: 3,
+        publish_rejected: false,
     }
 }
 
