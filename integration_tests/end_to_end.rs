@@ -28,6 +28,8 @@ mod nightly;
 mod orphans;
 #[path = "end_to_end/parents.rs"]
 mod parents;
+#[path = "end_to_end/rehearsing.rs"]
+mod rehearsing;
 #[path = "end_to_end/restoring.rs"]
 mod restoring;
 #[path = "end_to_end/running.rs"]

@@ -2,6 +2,7 @@
 
 pub(crate) mod btrfs_fixture;
 pub(crate) mod btrfs_shim;
+pub(crate) mod documented;
 pub(crate) mod fault_proxy;
 pub(crate) mod process;
 pub(crate) mod s3_server;

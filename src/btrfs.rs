@@ -6,6 +6,7 @@ pub mod candidates;
 pub mod command;
 mod error;
 mod ioctl;
+pub mod loop_file_system;
 mod mounts;
 pub mod parents;
 pub mod receive_target;

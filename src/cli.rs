@@ -15,6 +15,7 @@ mod list;
 mod man;
 mod output;
 mod progress;
+mod rehearse;
 mod repair;
 mod restore;
 mod show;
@@ -34,6 +35,7 @@ use futures_util::future::FutureExt;
 use tokio::sync::oneshot;
 
 use crate::backup::{Interrupted, Interruption, unless_interrupted};
+use crate::btrfs::loop_file_system::enter_own_mounts;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Signals};
 use crate::config::LogLevel;
@@ -100,6 +102,7 @@ enum Command {
     Show(show::ShowArguments),
     Status(status::StatusArguments),
     Restore(restore::RestoreArguments),
+    Rehearse(rehearse::RehearseArguments),
     Stats(stats::StatsArguments),
     Cost(cost::CostArguments),
     Tag(tag::TagArguments),
@@ -133,6 +136,10 @@ fn told(done: anyhow::Result<()>) -> anyhow::Result<Exit> {
 }
 
 fn start(global: &GlobalArguments, command: Command) -> anyhow::Result<Exit> {
+    if matches!(&command, Command::Rehearse(arguments) if arguments.mounts()) {
+        // Before there are threads, which would not be in it.
+        enter_own_mounts()?;
+    }
     limits::raise_open_files()?;
     limits::limit_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -184,6 +191,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
         Command::Status(arguments) => status::cmd_status(context, &arguments).await,
         Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
+        Command::Rehearse(arguments) => rehearse::cmd_rehearse(context, &arguments).await,
         Command::Stats(arguments) => stats::cmd_stats(context, &arguments).await,
         Command::Cost(arguments) => cost::cmd_cost(context, &arguments).await,
         Command::Tag(arguments) => tag::cmd_tag(context, &arguments).await,

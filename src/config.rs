@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -22,6 +23,7 @@ use crate::store::s3::settings::S3Settings;
 
 mod fault;
 mod prices;
+mod rehearsal;
 mod reporting;
 mod restore;
 mod retention;
@@ -80,6 +82,8 @@ pub struct Config {
     pub restore: RestoreConfig,
     /// What the provider of the bucket asks for.
     pub prices: Prices,
+    /// How often a restore of each subvolume is to be rehearsed; without it, `status` does not ask.
+    pub rehearse_every: Option<Duration>,
     /// How often subvolumes are backed up; without it, whenever `backup` is started.
     pub schedule: Option<Policy>,
     /// What is run before and after a backup.
@@ -192,6 +196,7 @@ impl Config {
             restore: RestoreConfig::default(),
             prices: Prices::default(),
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
+            rehearse_every: None,
             schedule: None,
             hooks: HooksConfig::default(),
             monitoring: MonitoringConfig::default(),
@@ -257,6 +262,7 @@ impl Config {
         });
         config.restore = root.table("restore", faults, restore::read_restore);
         config.prices = root.table("prices", faults, prices::read_prices);
+        config.rehearse_every = root.table("rehearsal", faults, rehearsal::read_rehearsal);
         let has_schedule = root.has("schedule");
         let schedule = root.table("schedule", faults, schedule::read_schedule);
         config.schedule = has_schedule.then_some(schedule);

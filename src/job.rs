@@ -5,11 +5,13 @@ mod file_system;
 mod journal;
 mod orphans;
 mod planning;
+mod rehearsing;
 mod restoring;
 mod sending;
 
 pub use file_system::{Btrfs, FileSystem};
 pub use planning::{Schedule, past_backups};
+pub use rehearsing::{ArchivedPacks, Rehearsal, Rehearsed, rehearse};
 pub use restoring::{RestoreTarget, restore_subvolume};
 pub use sending::SendSource;
 

@@ -31,7 +31,7 @@ async fn tags(world: &World, id: ManifestId) -> Vec<String> {
 }
 
 fn result(outcome: TrialOutcome, reason: &str) -> TrialResult {
-    TrialResult { outcome, reason: reason.to_owned(), bytes: 0, seconds: 0, packs: None }
+    TrialResult { outcome, reason: reason.to_owned(), bytes: 0, seconds: 0, packs: None, method: None }
 }
 
 #[tokio::test]

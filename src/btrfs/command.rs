@@ -51,10 +51,7 @@ impl BtrfsCommand {
     }
 
     fn find_in(search_path: Option<&OsStr>, usual_folders: &[&str]) -> Result<Self, BtrfsError> {
-        // A relative entry would let the current directory decide what root runs.
-        let given = std::env::split_paths(search_path.unwrap_or_default()).filter(|folder| folder.is_absolute());
-        let mut programs = given.chain(usual_folders.iter().map(PathBuf::from)).map(|folder| folder.join("btrfs"));
-        let program = programs.find(|program| is_program(program)).ok_or(BtrfsError::CommandNotFound)?;
+        let program = find_program("btrfs", search_path, usual_folders).ok_or(BtrfsError::CommandNotFound)?;
         Ok(Self { program })
     }
 
@@ -130,6 +127,28 @@ impl BtrfsCommand {
         stream.as_ref().inspect(|pipe| widen(pipe));
         Ok(ReceiveChild { process, stream })
     }
+}
+
+/// Runs another program than `btrfs` to its end.
+///
+/// # Errors
+///
+/// [`BtrfsError`] if it is not there, cannot be started, or fails.
+pub(super) fn run_program(
+    name: &'static str,
+    search_path: Option<&OsStr>,
+    arguments: &[&OsStr],
+) -> Result<(), BtrfsError> {
+    let program = find_program(name, search_path, &USUAL_FOLDERS).ok_or(BtrfsError::ProgramNotFound { name })?;
+    let arguments: Vec<OsString> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    Process::start(&program, &arguments, Stdio::null(), Stdio::null())?.conclude()
+}
+
+fn find_program(name: &str, search_path: Option<&OsStr>, usual_folders: &[&str]) -> Option<PathBuf> {
+    // A relative entry would let the current directory decide what root runs.
+    let given = std::env::split_paths(search_path.unwrap_or_default()).filter(|folder| folder.is_absolute());
+    let mut programs = given.chain(usual_folders.iter().map(PathBuf::from)).map(|folder| folder.join(name));
+    programs.find(|program| is_program(program))
 }
 
 fn is_program(path: &Path) -> bool {
@@ -276,7 +295,7 @@ impl Process {
         let stderr = child.0.stderr.take();
         let read_messages = |stderr| thread::Builder::new().spawn(move || read_tail(stderr));
         let messages = stderr.map(read_messages).transpose().map_err(failed)?;
-        Ok(Self { child, kill_handle, command: describe(arguments), messages, last_messages: String::new() })
+        Ok(Self { child, kill_handle, command: describe(program, arguments), messages, last_messages: String::new() })
     }
 
     /// Waits for the end of the child. Can be asked again.
@@ -317,9 +336,10 @@ fn watch(child: &Child) -> io::Result<KillHandle> {
     Ok(KillHandle { process: Arc::new(pidfd_open(pid, PidfdFlags::empty())?) })
 }
 
-fn describe(arguments: &[OsString]) -> String {
+fn describe(program: &Path, arguments: &[OsString]) -> String {
     let words = arguments.iter().map(|argument| argument.to_string_lossy());
-    words.fold("btrfs".to_owned(), |line, word| line + " " + &word)
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    words.fold(name, |line, word| line + " " + &word)
 }
 
 /// Reads messages to their end and gives the last of them, in whole lines where there is more than is kept.

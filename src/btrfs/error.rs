@@ -85,7 +85,13 @@ pub enum BtrfsError {
     /// The `btrfs` command is not on this host.
     #[error("btrfs not found: install btrfs-progs")]
     CommandNotFound,
-    /// The `btrfs` command ran and failed.
+    /// Another program is not on this host.
+    #[error("{name} not found: install btrfs-progs and util-linux")]
+    ProgramNotFound {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The `btrfs` command, or another program, ran and failed.
     #[error("{command} failed ({status}): {message}")]
     CommandFailed {
         /// The command line.

@@ -18,11 +18,17 @@ pub async fn remember(repository: &Repository, host: &str, report: &Report, seco
     let outcome = if report.has_damage() { TrialOutcome::Damaged } else { TrialOutcome::Good };
     let bytes = report.counts.bytes_read;
     for span in &report.spans {
-        let result = TrialResult { outcome, reason: String::new(), bytes, seconds, packs: Some(*span) };
+        let result = TrialResult { outcome, reason: String::new(), bytes, seconds, packs: Some(*span), method: None };
         put_note(repository, None, host, Said::Check(result)).await.context("noting what was read")?;
     }
-    let result =
-        |outcome, reason: &str| TrialResult { outcome, reason: reason.to_owned(), bytes, seconds, packs: None };
+    let result = |outcome, reason: &str| TrialResult {
+        outcome,
+        reason: reason.to_owned(),
+        bytes,
+        seconds,
+        packs: None,
+        method: None,
+    };
     for affected in report.affected.iter().filter(|affected| affected.is_own) {
         if notes.known_damage(affected.id).is_none() {
             let said = Said::Check(result(TrialOutcome::Damaged, &affected.reason));

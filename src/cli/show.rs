@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::records::manifest::Manifest;
-use crate::records::note::{NoteKind, TrialOutcome};
+use crate::records::note::{NoteKind, RehearsalMethod, TrialOutcome};
 use crate::repository::catalog::{Published, check_not_forgotten, find_manifest, read_manifest};
 use crate::repository::notes::{Note, Notes};
 use crate::send_stream::StreamDigest;
@@ -46,6 +46,7 @@ fn note_as_json(note: &Note) -> Value {
             "reason": result.reason,
             "bytes": result.bytes,
             "seconds": result.seconds,
+            "method": result.method.map(RehearsalMethod::as_str),
         })),
     })
 }
@@ -63,13 +64,15 @@ fn notes_as_text(backup: &Published, notes: &Notes) -> String {
             NoteKind::Rehearsal => "rehearsed",
             _ => "checked",
         };
+        let how = result.method.map_or(String::new(), |method| format!(" ({})", method.as_str()));
         let outcome = match result.outcome {
             TrialOutcome::Good => "good",
             TrialOutcome::Damaged => "damaged",
+            TrialOutcome::Failed => "failed",
             TrialOutcome::Unknown => "unknown",
         };
         let reason = if result.reason.is_empty() { String::new() } else { format!(": {}", result.reason) };
-        lines.push((what, format!("{} on {}: {outcome}{reason}", note.stored_at, note.record.host)));
+        lines.push((what, format!("{} on {}: {outcome}{how}{reason}", note.stored_at, note.record.host)));
     }
     lines.iter().fold(String::new(), |text, (name, value)| text + &format!("{name:15} {value}\n"))
 }

@@ -1,5 +1,7 @@
 //! `status`
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -8,9 +10,9 @@ use crate::cli::output;
 use crate::job::past_backups;
 use crate::monitor::Monitor;
 use crate::records::manifest::BackupKind;
-use crate::records::note::{NoteKind, TrialOutcome};
+use crate::records::note::{NoteKind, RehearsalMethod, TrialOutcome};
 use crate::repository::catalog::{Catalog, Published};
-use crate::repository::notes::Notes;
+use crate::repository::notes::{Note, Notes};
 use crate::schedule::{age, decide};
 use crate::size::ByteSize;
 
@@ -45,6 +47,9 @@ struct SubvolumeStatus {
     stored_bytes: u64,
     last_rehearsal_at: Option<Timestamp>,
     last_rehearsal_good: Option<bool>,
+    /// `whole`, `sample` or `receive`.
+    last_rehearsal_method: Option<&'static str>,
+    rehearsal_overdue: bool,
 }
 
 pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -> anyhow::Result<()> {
@@ -62,6 +67,9 @@ pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -
     let all: Vec<SubvolumeStatus> = names.iter().map(of).collect();
     for one in all.iter().filter(|one| one.overdue) {
         context.progress.problem(&format!("'{}' is overdue", one.name));
+    }
+    for one in all.iter().filter(|one| one.rehearsal_overdue) {
+        context.progress.problem(&format!("a rehearsal of '{}' is overdue", one.name));
     }
     if arguments.json {
         output::json(&all)
@@ -88,9 +96,10 @@ fn status_of(
     let decision = context
         .schedule()
         .map(|schedule| decide(&schedule.policy, &schedule.zone, &past_backups(catalog, host, name), now));
-    let rehearsals = own.iter().filter_map(|backup| notes.last(backup.id(), NoteKind::Rehearsal));
-    let rehearsal = rehearsals.max_by_key(|note| note.stored_at);
-    let outcome = rehearsal.and_then(|note| note.record.result.as_ref()).map(|result| result.outcome);
+    let rehearsals = own.iter().flat_map(|backup| notes.of(backup.id()));
+    let rehearsals: Vec<&Note> = rehearsals.filter(|note| note.record.kind == NoteKind::Rehearsal).collect();
+    let rehearsal = rehearsals.iter().max_by_key(|note| note.stored_at);
+    let result = rehearsal.and_then(|note| note.record.result.as_ref());
     SubvolumeStatus {
         name: name.to_owned(),
         host: host.to_owned(),
@@ -105,8 +114,23 @@ fn status_of(
         last_stream_bytes: streams.last().map_or(0, |backup| backup.manifest.stream.bytes),
         stored_bytes: own.iter().map(|backup| backup.stored_bytes).sum(),
         last_rehearsal_at: rehearsal.map(|note| note.stored_at),
-        last_rehearsal_good: outcome.map(|outcome| outcome == TrialOutcome::Good),
+        last_rehearsal_good: result.map(|result| result.outcome == TrialOutcome::Good),
+        last_rehearsal_method: result.and_then(|result| result.method).map(RehearsalMethod::as_str),
+        rehearsal_overdue: is_rehearsal_overdue(context.config.rehearse_every, proved_at(&own, &rehearsals), now),
     }
+}
+
+/// When the last rehearsal was that went well; without one, when the first backup was taken.
+fn proved_at(own: &[&Published], rehearsals: &[&Note]) -> Option<Timestamp> {
+    let is_good = |note: &&&Note| note.record.result.as_ref().is_some_and(|one| one.outcome == TrialOutcome::Good);
+    let last = rehearsals.iter().filter(is_good).map(|note| note.stored_at).max();
+    last.or_else(|| own.iter().map(|backup| backup.manifest.created_at).min())
+}
+
+/// Whether the next rehearsal should have been by now.
+fn is_rehearsal_overdue(every: Option<Duration>, proved_at: Option<Timestamp>, now: Timestamp) -> bool {
+    let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+    every.zip(proved_at).is_some_and(|(every, at)| since(at) > every)
 }
 
 fn text_of(one: &SubvolumeStatus, now: Timestamp) -> String {
@@ -121,15 +145,33 @@ fn text_of(one: &SubvolumeStatus, now: Timestamp) -> String {
         Some(at) => at.to_string(),
         None => "at the next run".to_owned(),
     };
+    let how = one.last_rehearsal_method.map_or(String::new(), |method| format!(" ({method})"));
     let rehearsal = match (one.last_rehearsal_at, one.last_rehearsal_good) {
-        (Some(at), Some(true)) => format!("{} ago, good", age(at, now)),
-        (Some(at), _) => format!("{} ago, NOT GOOD", age(at, now)),
+        (Some(at), Some(true)) => format!("{} ago, good{how}", age(at, now)),
+        (Some(at), _) => format!("{} ago, NOT GOOD{how}", age(at, now)),
         (None, _) => "never".to_owned(),
     };
+    let rehearsal = if one.rehearsal_overdue { format!("{rehearsal}, OVERDUE") } else { rehearsal };
     let (stream, stored) = (size(one.last_stream_bytes), size(one.stored_bytes));
     format!(
         "{}: {mark}\n  last backup     {last}\n  next due        {due}\n  chain           {} streams, the last one {stream}\n  \
          backups         {}, {stored} stored\n  last rehearsal  {rehearsal}\n",
         one.name, one.chain_length, one.backups
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_is_overdue_when_more_time_has_passed_than_it_may() {
+        let (at, now): (Timestamp, Timestamp) =
+            ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-02T00:00:00Z".parse().unwrap());
+        let overdue = |hours, at| is_rehearsal_overdue(Some(Duration::from_hours(hours)), at, now);
+        assert!(overdue(23, Some(at)) && !overdue(24, Some(at)));
+        // From the future, by a clock that was wrong; and where there is no backup, `status` says so anyway.
+        assert!(!is_rehearsal_overdue(Some(Duration::from_hours(1)), Some(now), at));
+        assert!(!overdue(1, None) && !is_rehearsal_overdue(None, Some(at), now));
+    }
 }

@@ -12,7 +12,7 @@ use crate::store::s3::settings::Encryption;
 
 const EXAMPLE: &str = include_str!("../../docs/config.example.toml");
 
-const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, restore, prices, schedule, hooks, monitoring, \
+const ROOT_KEYS: &str = "known here: repository, global, s3, chunking, packing, retention, snapshots, restore, prices, rehearsal, schedule, hooks, monitoring, \
      subvolumes";
 const NAME_RULE: &str =
     "a name is 1 to 64 letters (a to z), digits, '.', '_' and '-', and begins with neither '.' nor '-'";
@@ -589,7 +589,7 @@ fn the_example_shows_the_defaults() {
     let schedule = shown.schedule.as_mut().unwrap();
     assert!(schedule.full_every.take().is_some() && schedule.max_chain_length.take().is_some());
     assert!(schedule.run_at.take().is_some());
-    assert!(shown.restore.thaw_days.take().is_some());
+    assert!(shown.restore.thaw_days.take().is_some() && shown.rehearse_every.take().is_some());
     let hooks = std::mem::take(&mut shown.hooks);
     assert!(!hooks.before.is_empty() && !hooks.after.is_empty() && !hooks.on_failure.is_empty());
     assert_eq!(hooks.timeout, HooksConfig::default().timeout);
@@ -624,8 +624,7 @@ fn the_example_names_every_key() {
     }
 }
 
-const HEADERS: &str =
-    r"\[(global|s3|chunking|packing|retention|snapshots|prices|schedule|hooks|monitoring)\]|\[\[subvolumes\]\]";
+const HEADERS: &str = r"\[(global|s3|chunking|packing|retention|snapshots|prices|rehearsal|schedule|hooks|monitoring)\]|\[\[subvolumes\]\]";
 const KEYS: &str = "(repository|global|subvolumes|path|name|retain|base_dir|minimum|pack_target|x|\"ä\")";
 const VALUES: &str =
     r#"(1|-1|0x1f|1e400|inf|true|'/a'|'/'|"\\u0000"|'64 KiB'|\[\{path='/a'\}\]|\{retain=1\}|1979-05-27)"#;

@@ -66,6 +66,37 @@ pub struct TrialResult {
     /// Of a check of packs: which ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packs: Option<PackSpan>,
+    /// Of a rehearsal: how the backup was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<RehearsalMethod>,
+}
+
+/// How a rehearsal restores a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RehearsalMethod {
+    /// All streams of its chain are rebuilt, and go nowhere.
+    Whole,
+    /// Some of the packs it needs are read.
+    Sample,
+    /// All streams of its chain are received by `btrfs receive`.
+    Receive,
+    /// Something a later program wrote.
+    #[serde(other)]
+    Unknown,
+}
+
+impl RehearsalMethod {
+    /// The method's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Sample => "sample",
+            Self::Receive => "receive",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// How a check or a rehearsal went.
@@ -76,6 +107,8 @@ pub enum TrialOutcome {
     Good,
     /// Something was not.
     Damaged,
+    /// It came to no end for another reason.
+    Failed,
     /// Something a later program wrote.
     #[serde(other)]
     Unknown,

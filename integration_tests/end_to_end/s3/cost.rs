@@ -1,11 +1,11 @@
 //! What is said of costs, against what a server has.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::piped::{Input, tool_on};
+use crate::support::documented::{assert_all_documented, assert_documented};
 use crate::support::s3_server::{ArchiveCounts, S3Server};
 use crate::support::tool::Tool;
 
@@ -13,44 +13,13 @@ const DOCUMENT: &str = include_str!("../../../docs/cost.md");
 const DEEP_ARCHIVE: &str = "[s3]\nstorage_class_data = \"DEEP_ARCHIVE\"\n";
 const GB: f64 = 1_073_741_824.0;
 
-/// The words in backticks in the first table below a heading, but for those in a third column.
-fn documented_keys(heading: &str) -> BTreeSet<String> {
-    let (_, below) = DOCUMENT.split_once(&format!("## {heading}\n")).unwrap();
-    let section = below.split("\n## ").next().unwrap();
-    let rows = section.lines().filter(|line| line.starts_with("| `"));
-    let words = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
-    words.map(str::to_owned).collect()
-}
-
-/// The keys of all objects in a value.
-fn keys(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(members) => {
-            found.extend(members.keys().cloned());
-            members.values().for_each(|member| keys(member, found));
-        }
-        Value::Array(elements) => elements.iter().for_each(|element| keys(element, found)),
-        _ => {}
-    }
-}
-
-/// Checks that a value that has everything has all documented keys and no others.
-#[track_caller]
-fn assert_keys(value: &Value, heading: &str) {
-    let mut found = BTreeSet::new();
-    keys(value, &mut found);
-    assert_eq!(found, documented_keys(heading));
-}
-
 /// What a command prints with `--json`; it must not have keys that are not documented.
 #[track_caller]
 fn documented_json(tool: &Tool, arguments: &[&str], heading: &str) -> Value {
     let ended = tool.run(arguments);
     ended.assert_code(0);
     let value: Value = serde_json::from_slice(&ended.stdout).unwrap();
-    let mut found = BTreeSet::new();
-    keys(&value, &mut found);
-    assert!(found.is_subset(&documented_keys(heading)), "{found:?}");
+    assert_documented(&value, DOCUMENT, heading);
     value
 }
 
@@ -76,7 +45,7 @@ fn a_bucket_costs_what_the_classes_of_its_objects_say() {
     let tool = tool_on(&server, DEEP_ARCHIVE);
     Input::random(&tool, 9_000_000, 1).back_up(&tool).assert_code(0);
     let cost = documented_json(&tool, &["cost", "--json"], "`cost --json`");
-    assert_keys(&cost, "`cost --json`");
+    assert_all_documented(&cost, DOCUMENT, "`cost --json`");
     let kept: Vec<_> = server.keys().iter().map(|key| server.object(key).unwrap()).collect();
     let is_deep = |deep: bool| kept.iter().filter(move |kept| kept.storage_class.is_some() == deep);
     let bytes_of = |deep: bool| is_deep(deep).map(|kept| number(kept.body.len())).sum::<f64>();
@@ -152,7 +121,7 @@ fn a_dry_run_of_a_restore_says_what_it_takes_and_asks_for_nothing() {
     let input = Input::random(&tool, 9_000_000, 1);
     input.back_up(&tool).assert_code(0);
     let before = dry_run(&tool, &["--stream", "x"]);
-    assert_keys(&before, "`restore --dry-run --json`");
+    assert_all_documented(&before, DOCUMENT, "`restore --dry-run --json`");
     let packs: Vec<_> = server.keys().into_iter().filter(|key| key.contains("/data/")).collect();
     let bytes: usize = packs.iter().map(|key| server.object(key).unwrap().body.len()).sum();
     let deep = class_of(&before, "DEEP_ARCHIVE");
