@@ -3,6 +3,7 @@
 //! Where the bytes go is the caller's business ([`StreamSink`]). Every chunk is checked before its bytes leave, and the
 //! end of the stream leaves only when the digest of the whole has been found right.
 
+mod expiry;
 mod fetch;
 mod locate;
 mod pieces;
@@ -10,6 +11,7 @@ mod rebuild;
 mod thaw;
 mod walk;
 
+pub use self::expiry::ThawAgain;
 pub use self::thaw::{ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, pack_states, thaw_packs};
 
 use std::collections::HashSet;
@@ -54,6 +56,8 @@ pub struct RestoreOptions {
     pub frame_cache_bytes: usize,
     /// Where an index may be made when the hints of a recipe fail; removed afterwards.
     pub scratch_directory: PathBuf,
+    /// What to do when a pack turns out to be archived, as its thawed copy has expired; without it, the restore ends.
+    pub thaw_again: Option<ThawAgain>,
 }
 
 impl RestoreOptions {
@@ -67,7 +71,17 @@ impl RestoreOptions {
             requests_in_flight: 8,
             frame_cache_bytes: 64 << 20,
             scratch_directory,
+            thaw_again: None,
         }
+    }
+
+    /// With these backups to be restored after this one.
+    #[must_use]
+    pub fn with_later(mut self, later: Vec<Manifest>) -> Self {
+        if let Some(again) = &mut self.thaw_again {
+            again.later = later;
+        }
+        self
     }
 }
 
@@ -83,9 +97,13 @@ pub async fn data_packs(
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<HashSet<PackId>> {
     let locator = Locator::open(repository, manifest, options, monitor).await?;
+    packs_named_by(&locator, manifest).await
+}
+
+async fn packs_named_by(locator: &Locator, manifest: &Manifest) -> anyhow::Result<HashSet<PackId>> {
     let mut packs = HashSet::new();
     let Some(tree) = manifest.tree(&RootKind::Packs) else { return Ok(packs) };
-    let mut entries = Entries::new(&locator, tree)?;
+    let mut entries = Entries::new(locator, tree)?;
     while let Some(entry) = entries.next().await? {
         let piece = piece_of(&entry, &locator.meta_chunk(&entry.id).await?)?;
         packs.extend(piece.as_chunks().0.iter().map(|id| PackId::from_bytes(*id)));

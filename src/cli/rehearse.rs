@@ -20,8 +20,9 @@ use crate::repository::catalog::{
 };
 use crate::repository::notes::{Said, put_note};
 use crate::repository::{Damage, Repository};
-use crate::restore::{NotThawed, RestoreOptions};
+use crate::restore::NotThawed;
 use crate::size::ByteSize;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Rehearses the restore of the newest backup of each subvolume, and writes down in the repository how it went
 ///
@@ -195,17 +196,26 @@ async fn rehearse_one(
     if arguments.thaw {
         arguments.thaw_options.thaw(context, repository, &chain).await?;
     }
-    let options = RestoreOptions::new(context.scratch_directory());
+    let mut options = arguments.thaw_options.restore_options(context);
+    if !arguments.thaw {
+        options.thaw_again = None;
+    }
     rehearse(repository, &chain, rehearsal, &options, &context.monitor()).await
+}
+
+/// Whether it is for archived packs that a backup could not be tried.
+fn is_archived(error: &anyhow::Error) -> bool {
+    let is_refused = |error: &StoreError| error.kind == StoreErrorKind::Archived;
+    error.chain().any(|cause| {
+        cause.is::<ArchivedPacks>() || cause.is::<NotThawed>() || cause.downcast_ref().is_some_and(is_refused)
+    })
 }
 
 /// A word for what came of it; nothing is known of a backup that could not be tried.
 fn outcome_of(result: &anyhow::Result<Rehearsed>) -> &'static str {
-    let is_archived =
-        |cause: &(dyn std::error::Error + 'static)| cause.is::<ArchivedPacks>() || cause.is::<NotThawed>();
     match result {
         Ok(_) => "good",
-        Err(error) if error.chain().any(is_archived) => "archived",
+        Err(error) if is_archived(error) => "archived",
         Err(error) if error.chain().any(<dyn std::error::Error>::is::<Damage>) => "damaged",
         Err(_) => "failed",
     }
@@ -277,7 +287,7 @@ fn worst(errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
         let any = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
         if any(<dyn std::error::Error>::is::<Damage>) {
             0
-        } else if any(|cause| cause.is::<ArchivedPacks>() || cause.is::<NotThawed>()) {
+        } else if is_archived(error) {
             2
         } else {
             1

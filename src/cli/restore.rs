@@ -23,7 +23,7 @@ use crate::repository::Repository;
 use crate::repository::catalog::{
     Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest, read_streamed,
 };
-use crate::restore::{RestoreOptions, StreamSink, restore_stream};
+use crate::restore::{StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
 #[derive(Debug, clap::Args)]
@@ -75,10 +75,10 @@ pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) 
     }
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
-            restore_to(context, &repository, &backup, Box::new(StandardOutput(output::stream()))).await
+            restore_to(context, &repository, &backup, &arguments.thaw, Box::new(StandardOutput(output::stream()))).await
         }
         Some(path) => {
-            let restored = restore_to_file(context, &repository, &backup, path).await;
+            let restored = restore_to_file(context, &repository, &backup, &arguments.thaw, path).await;
             restored.with_context(|| format!("writing {}", path.display()))
         }
         None => restore_to_target(context, &repository, &backup, &arguments).await,
@@ -113,9 +113,10 @@ async fn restore_to(
     context: &Context,
     repository: &Repository,
     backup: &Published,
+    thaw: &ThawArguments,
     sink: Box<dyn StreamSink>,
 ) -> anyhow::Result<()> {
-    let options = RestoreOptions::new(context.scratch_directory());
+    let options = thaw.restore_options(context);
     let backup = read_streamed(repository, backup.clone()).await?;
     context.progress.expect(backup.manifest.stream.bytes);
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
@@ -134,7 +135,7 @@ async fn restore_to_target(
     let chain = read_chain(repository, backup.id()).await?;
     arguments.thaw.thaw(context, repository, &chain).await?;
     context.progress.expect(chain.iter().map(|backup| backup.manifest.stream.bytes).sum());
-    let options = RestoreOptions::new(context.scratch_directory());
+    let options = arguments.thaw.restore_options(context);
     let restored = restore_subvolume(repository, &chain, &target, &options, &context.monitor()).await?;
     context.progress.finish();
     let manifest = &backup.manifest;
@@ -160,11 +161,12 @@ async fn restore_to_file(
     context: &Context,
     repository: &Repository,
     backup: &Published,
+    thaw: &ThawArguments,
     path: &Path,
 ) -> anyhow::Result<()> {
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         let file = OpenOptions::new().write(true).open(path).with_context(|| format!("opening {}", path.display()))?;
-        return restore_to(context, repository, backup, Box::new(FileSink(file, SyncAtEnd::No))).await;
+        return restore_to(context, repository, backup, thaw, Box::new(FileSink(file, SyncAtEnd::No))).await;
     }
     let exists = path.symlink_metadata().is_ok();
     anyhow::ensure!(!exists, "{} exists already: name another file", path.display());
@@ -173,7 +175,7 @@ async fn restore_to_file(
     let unnamed = openat(&folder, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
     let file = File::from(unnamed.with_context(|| format!("making a file beside {}", path.display()))?);
     let copy = file.try_clone().context("keeping the file open")?;
-    restore_to(context, repository, backup, Box::new(FileSink(copy, SyncAtEnd::Yes))).await?;
+    restore_to(context, repository, backup, thaw, Box::new(FileSink(copy, SyncAtEnd::Yes))).await?;
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     let named = linkat(CWD, unnamed.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW);
     named

@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::config::THAW_DAYS_MAX;
 use crate::repository::Repository;
 use crate::repository::catalog::Published;
-use crate::restore::{RestoreOptions, ThawOptions, data_packs, thaw_packs};
+use crate::restore::{RestoreOptions, ThawAgain, ThawOptions, data_packs, thaw_packs};
 use crate::size::parse_duration;
 use crate::store::thaw::ThawTier;
 
@@ -39,6 +39,12 @@ impl ThawArguments {
             days: self.thaw_days.or(configured.thaw_days),
             bytes_per_second: context.config.s3.download_bytes_per_second,
         }
+    }
+
+    /// How a restore goes that has packs thawed again by the same rules.
+    pub(crate) fn restore_options(&self, context: &Context) -> RestoreOptions {
+        let thaw_again = Some(ThawAgain { options: self.options(context), later: Vec::new() });
+        RestoreOptions { thaw_again, ..RestoreOptions::new(context.scratch_directory()) }
     }
 
     /// Has all that these backups need thawed, in one wave.

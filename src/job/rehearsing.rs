@@ -106,8 +106,10 @@ pub async fn rehearse(
     let restored = Rehearsed { streams: chain.len() as u64, bytes, packs: 0 };
     match rehearsal {
         Rehearsal::Whole => {
-            for backup in &chain {
-                restore_stream(repository, &backup.manifest, Box::new(Nowhere), options, monitor).await?.finish()?;
+            for (number, backup) in chain.iter().enumerate() {
+                let later = chain[number + 1..].iter().map(|backup| backup.manifest.clone()).collect();
+                let options = options.clone().with_later(later);
+                restore_stream(repository, &backup.manifest, Box::new(Nowhere), &options, monitor).await?.finish()?;
             }
             Ok(restored)
         }

@@ -43,10 +43,12 @@ pub async fn restore_subvolume(
     let facts = chain.iter().map(|backup| stream_facts(&backup.manifest)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut receiving = ReceiveTarget::prepare(&target.path, target.options)?;
     receiving.check_chain(&facts)?;
-    for (backup, facts) in chain.iter().zip(&facts) {
+    for (number, (backup, facts)) in chain.iter().zip(&facts).enumerate() {
+        let later = chain[number + 1..].iter().map(|backup| backup.manifest.clone()).collect();
+        let options = options.clone().with_later(later);
         let what = || format!("receiving backup {} into {}", backup.id(), target.path.display());
         let child = receiving.start(&target.btrfs, facts).with_context(what)?;
-        let child = feed(repository, &backup.manifest, child, options, monitor).await.with_context(what)?;
+        let child = feed(repository, &backup.manifest, child, &options, monitor).await.with_context(what)?;
         receiving.accept(child).with_context(what)?;
     }
     Ok(receiving.publish()?)

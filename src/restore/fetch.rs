@@ -14,6 +14,7 @@ use crate::pack::format::PackClass;
 use crate::repository::Damage;
 use crate::repository::packs::OpenFrame;
 use crate::restore::RestoreOptions;
+use crate::restore::expiry::Expiry;
 use crate::restore::locate::Locator;
 use crate::restore::pieces::PieceSender;
 use crate::restore::walk::{Entries, piece_of};
@@ -56,17 +57,18 @@ pub(crate) async fn send_data(
     pieces: PieceSender,
 ) -> anyhow::Result<()> {
     let Some(tree) = tree else { return Ok(()) };
+    let expiry = &Expiry::new(locator, tree, options);
     let entries = Some((Entries::new(locator, tree)?, Window::default()));
     let windows = stream::unfold(entries, |state| next_window(state, options));
     let fetched = windows.map(|window| async move {
         let window = window?;
-        let frames = fetch_window(locator, &window, options).await?;
+        let frames = fetch_window(locator, &window, options, expiry).await?;
         anyhow::Ok((window, frames))
     });
     let fetched = fetched.buffered(options.windows_ahead);
     // Two sides, so that fetching goes on while the other waits for its pieces to be taken.
     let (window_sender, windows) = mpsc::channel(1);
-    tokio::try_join!(forward_windows(fetched, window_sender), send_pieces(locator, windows, pieces))?;
+    tokio::try_join!(forward_windows(fetched, window_sender), send_pieces(locator, windows, pieces, expiry))?;
     Ok(())
 }
 
@@ -87,14 +89,16 @@ async fn send_pieces(
     locator: &Locator,
     mut windows: mpsc::Receiver<(Window, Frames)>,
     mut pieces: PieceSender,
+    expiry: &Expiry<'_>,
 ) -> anyhow::Result<()> {
     while let Some((window, frames)) = windows.recv().await {
         for entry in &window.entries {
-            let chunk = chunk_of(locator, entry, &frames).await?;
+            let chunk = expiry.read(async || chunk_of(locator, entry, &frames).await).await?;
             if pieces.send(piece_of(entry, &chunk)?, entry.repeats).await.is_err() {
                 return Ok(());
             }
         }
+        expiry.done(window.entries.len());
         // So that no frame of this window is kept for longer.
         if pieces.flush().await.is_err() {
             return Ok(());
@@ -129,7 +133,12 @@ async fn next_window<'a>(
 type Frames = HashMap<Hint, Arc<OpenFrame>>;
 
 /// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one.
-async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptions) -> anyhow::Result<Frames> {
+async fn fetch_window(
+    locator: &Locator,
+    window: &Window,
+    options: &RestoreOptions,
+    expiry: &Expiry<'_>,
+) -> anyhow::Result<Frames> {
     let mut frames = Frames::new();
     let mut runs: Vec<(PackId, Range<u64>)> = Vec::new();
     for (pack, frame) in window.frames.iter().copied() {
@@ -143,7 +152,9 @@ async fn fetch_window(locator: &Locator, window: &Window, options: &RestoreOptio
             _ => runs.push((pack, u64::from(frame)..u64::from(frame) + 1)),
         }
     }
-    let read = |(pack, run): (PackId, Range<u64>)| fetch_run(locator, pack, run);
+    let read = |(pack, run): (PackId, Range<u64>)| async move {
+        expiry.read(async || fetch_run(locator, pack, run.clone()).await).await
+    };
     let mut reads = stream::iter(runs).map(read).buffer_unordered(options.requests_in_flight);
     while let Some(opened) = reads.next().await {
         frames.extend(opened?);

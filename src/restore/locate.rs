@@ -65,6 +65,14 @@ impl Locator {
         Ok(locator)
     }
 
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(crate) fn monitor(&self) -> &Arc<dyn Monitor> {
+        &self.monitor
+    }
+
     /// Reads the footers of the metadata packs. One that cannot be read is left out: the index may know other places.
     async fn locate_meta(&self, packs: &[PackId]) -> anyhow::Result<(HashMap<ChunkId, Hint>, Option<Damage>)> {
         let read = |pack: PackId| async move { (pack, self.footer(PackClass::Meta, pack).await) };

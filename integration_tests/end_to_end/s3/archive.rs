@@ -1,13 +1,18 @@
 //! Restores from archival storage classes, of the server in this process, whose thaws take as long as a test says.
 
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::piped::{Input, tool_on};
+use crate::support::btrfs_fixture::TestBtrfs;
 use crate::support::process::Ended;
 use crate::support::s3_server::{ArchiveCounts, S3Server};
-use crate::support::tool::Tool;
+use crate::support::tool::{Tool, data, make_subvolume, subvolume_section};
+use crate::support::tree::{Recorded, random_bytes};
 
 const DEEP_ARCHIVE: &str = "[s3]\nstorage_class_data = \"DEEP_ARCHIVE\"\n";
 const BULK: Duration = Duration::from_hours(48);
@@ -83,7 +88,7 @@ fn a_restore_that_has_waited_long_enough_ends_and_takes_nothing_back() {
 fn a_restore_that_is_interrupted_while_it_waits_is_taken_up_by_the_next() {
     let (server, tool, input) = archived();
     let packs = archived_packs(&server);
-    let waiting = tool.command(arguments(&["--wait-for-thaw"])).stdout(std::process::Stdio::null()).spawn();
+    let waiting = tool.command(arguments(&["--wait-for-thaw"])).stdout(Stdio::null()).spawn();
     let mut waiting = waiting.unwrap();
     while server.archive_counts().thaws < packs {
         std::thread::yield_now();
@@ -139,4 +144,55 @@ fn other_commands_neither_thaw_nor_need_it() {
     tool.lose_state();
     input.back_up(&tool).assert_code(0);
     assert_eq!(server.archive_counts(), ArchiveCounts::default());
+}
+
+#[test]
+fn copies_that_expire_while_a_restore_reads_are_thawed_again() {
+    let server = S3Server::start_in_thread();
+    let tool = tool_on(&server, DEEP_ARCHIVE);
+    let input = Input::random(&tool, 64_000_000, 1);
+    input.back_up(&tool).assert_code(0);
+    let packs = archived_packs(&server);
+    server.set_oddities(|oddities| oddities.thaw_takes = Some(Duration::from_secs(1)));
+    let options = arguments(&["--wait-for-thaw", "--thaw-days", "1"]);
+    let mut restoring = tool.command(&options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = restoring.stdout.take().unwrap();
+    // So far it gets without anybody reading, and then it waits for somebody who does.
+    let mut bytes = vec![0; 100_000];
+    output.read_exact(&mut bytes).unwrap();
+    server.pass(Duration::from_hours(48));
+    output.read_to_end(&mut bytes).unwrap();
+    let ended = Ended::from(restoring.wait_with_output().unwrap());
+    ended.assert_code(0);
+    assert!(bytes == input.bytes, "other bytes came back");
+    assert!(ended.stderr.contains("a thawed copy has expired"), "{}", ended.stderr);
+    let counts = server.archive_counts();
+    assert!(counts.thaws > packs && counts.thaws <= 2 * packs && counts.refused_reads > 0, "{packs} packs: {counts:?}");
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
+fn a_chain_is_thawed_in_one_wave_before_anything_is_received() {
+    let (server, source) = (S3Server::start_in_thread(), TestBtrfs::new(512, "noatime"));
+    make_subvolume(&source);
+    let tool = tool_on(&server, &format!("{DEEP_ARCHIVE}{}", subvolume_section(&source, 20)));
+    for night in 0..2 {
+        fs::write(data(&source).join(format!("night {night}")), random_bytes(3_000_000, night)).unwrap();
+        tool.back_up([]);
+    }
+    let (tree, packs) = (Recorded::of(&data(&source)), archived_packs(&server));
+    assert!(packs >= 2, "{packs}");
+    let restored = TestBtrfs::new(512, "");
+    let target = restored.path().join("home");
+    let restore =
+        ["restore", "latest", "--subvolume", "data", "--thaw-tier", "bulk", "--target", target.to_str().unwrap()];
+    let first = tool.run(restore);
+    first.assert_code(6);
+    first.assert_failed_naming(&format!("{packs} of {packs} archived packs are not thawed yet"));
+    let once = ArchiveCounts { thaws: packs, ..ArchiveCounts::default() };
+    assert_eq!((server.archive_counts(), fs::read_dir(restored.path()).unwrap().count()), (once, 0));
+    server.pass(BULK);
+    tool.run(restore).assert_code(0);
+    tree.assert_equals(&target);
+    assert_eq!(server.archive_counts(), once);
 }
