@@ -12,7 +12,9 @@ mod thaw;
 mod walk;
 
 pub use self::expiry::ThawAgain;
-pub use self::thaw::{ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, pack_states, thaw_packs};
+pub use self::thaw::{
+    ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, pack_states, thaw_known, thaw_packs,
+};
 
 use std::collections::HashSet;
 use std::io::Write;

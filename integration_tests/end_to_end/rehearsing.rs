@@ -70,7 +70,7 @@ fn a_rehearsal_goes_through_all_bytes_and_is_noted() {
     let methods: Vec<Value> = noted(&tool, &id).iter().map(|result| result["method"].clone()).collect();
     assert_eq!(methods, ["whole", "sample"]);
     let text = tool.run(["rehearse", "--whole"]).text();
-    assert!(text.contains("good (whole: 1 streams, 8.58 MiB"), "{text}");
+    assert!(text.contains("good (whole: 1 stream, 8.58 MiB"), "{text}");
     tool.run(["rehearse", "--subvolume", "other"]).assert_failed_naming("there is no backup to rehearse");
     for wrong in [&["--sample", "1/3"][..], &["--sample", "5%", "--receive"], &["--directory", "/tmp"]] {
         tool.run(["rehearse"].iter().chain(wrong)).assert_code(2);

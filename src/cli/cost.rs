@@ -109,7 +109,12 @@ fn size(bytes: u64) -> String {
 fn as_text(shown: &Shown<'_>) -> String {
     let (objects, bytes) = all(&shown.classes);
     let NightCost { backups, bytes: new_bytes, objects: new_objects, requests, month: new_month } = &shown.night;
-    let added = format!("about {} in {new_objects} objects for {backups} backups", size(*new_bytes));
+    let added = format!(
+        "about {} in {} for {}",
+        size(*new_bytes),
+        output::counted(*new_objects, "object"),
+        output::counted(*backups, "backup")
+    );
     if !shown.has_prices {
         return format!("{objects} objects, {}: a directory has no price\nthe next backups add {added}\n", size(bytes));
     }

@@ -40,6 +40,11 @@ pub(crate) fn stream() -> io::Stdout {
     io::stdout()
 }
 
+/// A count with what is counted.
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("{count} {one}") } else { format!("{count} {one}s") }
+}
+
 /// Prints a line to standard error. That it cannot be printed cannot be reported anywhere.
 pub(crate) fn error_line(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));

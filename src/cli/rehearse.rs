@@ -271,8 +271,8 @@ async fn note(
 fn text_of(report: &Report) -> String {
     let Report { id, subvolume, host, method, outcome, seconds, streams, packs, .. } = report;
     let what = match method {
-        &"sample" => format!("{packs} packs"),
-        _ => format!("{streams} streams"),
+        &"sample" => output::counted(*packs, "pack"),
+        _ => output::counted(*streams, "stream"),
     };
     let size = ByteSize::from_bytes(report.bytes);
     match *outcome {

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use crate::cli::context::Context;
 use crate::config::THAW_DAYS_MAX;
+use crate::cost::reading::{Reading, ReadingPlan, cost_of};
+use crate::pack::format::PackClass;
 use crate::repository::Repository;
 use crate::repository::catalog::Published;
-use crate::restore::{RestoreOptions, ThawAgain, ThawOptions, data_packs, thaw_packs};
+use crate::restore::{PackState, RestoreOptions, ThawAgain, ThawOptions, data_packs, pack_states, thaw_known};
 use crate::size::parse_duration;
-use crate::store::thaw::ThawTier;
+use crate::store::StorageClassName;
+use crate::store::thaw::{ThawState, ThawTier};
 
 /// How archived objects are thawed, where the configuration does not say it right.
 #[derive(Debug, clap::Args)]
@@ -59,6 +62,49 @@ impl ThawArguments {
         for backup in backups {
             packs.extend(data_packs(repository, &backup.manifest, &options, &context.monitor()).await?);
         }
-        thaw_packs(repository, &packs, &self.options(context)).await
+        let states = pack_states(repository, PackClass::Data, &packs).await?;
+        let thaw = self.options(context);
+        if let Some(text) = announcement(context, &states, &thaw) {
+            tracing::info!("{text}");
+        }
+        thaw_known(repository, &states, &thaw).await
+    }
+}
+
+/// What is about to be asked for and what it will cost, where anything is.
+fn announcement(context: &Context, states: &[PackState], thaw: &ThawOptions) -> Option<String> {
+    let mut plan = ReadingPlan::default();
+    for pack in states {
+        add_pack(&mut plan, pack);
+    }
+    let thaw_days = thaw.days_for(plan.cold_bytes());
+    let prices = &context.config.prices;
+    let cost = cost_of(&plan, Reading { bytes_per_second: 1, thaw_days }, prices);
+    let cost = cost.thaws.iter().find(|cost| cost.tier == thaw.tier)?;
+    let packs: u64 = plan.archived.values().map(|amount| amount.objects).sum();
+    Some(format!(
+        "asking for a {} thaw of {packs} packs: about {} {currency}, and {} {currency} for copies that are kept for \
+         {thaw_days} days",
+        thaw.tier,
+        cost.thaw,
+        cost.copies,
+        currency = prices.currency
+    ))
+}
+
+/// The class of a pack.
+pub(crate) fn class_of(pack: &PackState) -> StorageClassName {
+    pack.object.storage_class.clone().unwrap_or_else(StorageClassName::standard)
+}
+
+/// Adds a pack to a plan, by its class and state.
+pub(crate) fn add_pack(plan: &mut ReadingPlan, pack: &PackState) {
+    let bytes = pack.object.size_bytes;
+    plan.packs.entry(class_of(pack)).or_default().add(bytes);
+    match pack.thaw {
+        ThawState::Readable => {}
+        ThawState::Archived => plan.archived.entry(class_of(pack)).or_default().add(bytes),
+        ThawState::Thawing => plan.thawing.add(bytes),
+        ThawState::Thawed { .. } => plan.thawed.add(bytes),
     }
 }

@@ -63,6 +63,13 @@ impl ReadingPlan {
         self.bytes = self.bytes.saturating_add(all_bytes.min(stream_bytes));
     }
 
+    /// Bytes of packs that are archived, whether they have a copy or not.
+    #[must_use]
+    pub fn cold_bytes(&self) -> u64 {
+        let archived = self.archived.values().map(|amount| amount.bytes).fold(0, u64::saturating_add);
+        archived.saturating_add(self.thawing.bytes).saturating_add(self.thawed.bytes)
+    }
+
     /// Requests that read, all classes together.
     #[must_use]
     pub fn requests(&self) -> u64 {
@@ -145,7 +152,10 @@ fn thaw_cost(plan: &ReadingPlan, tier: ThawTier, reading: Reading, prices: &Pric
         let of_tier = prices.of(class).and_then(|prices: &ClassPrices| prices.thaws.get(&tier))?;
         Some(of_tier.per_gb.per_gb(amount.bytes) + of_tier.per_1000.per_1000(amount.objects))
     };
-    let bytes = plan.archived.values().map(|amount| amount.bytes).fold(0, u64::saturating_add);
+    // Where objects are thawed to stay, as in INTELLIGENT_TIERING, there is no copy.
+    let has_copy = |(class, _): &(&StorageClassName, &Amount)| !class.may_archive();
+    let copied = plan.archived.iter().filter(has_copy).map(|(_, amount)| amount.bytes);
+    let bytes = copied.fold(0, u64::saturating_add);
     Some(ThawCost {
         tier,
         longest: longest.into_iter().max()?,

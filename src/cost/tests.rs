@@ -211,6 +211,16 @@ fn a_tier_that_one_of_the_classes_does_not_know_is_left_out() {
 }
 
 #[test]
+fn what_is_thawed_to_stay_has_no_copy_that_is_paid_for() {
+    // Of 2 GB only the one of GLACIER has a copy: 0.023 × 6 / 30; its thaw by bulk is free.
+    let archived = ["GLACIER", "INTELLIGENT_TIERING"].map(|name| (class(name), Amount { objects: 1, bytes: GB }));
+    let plan = ReadingPlan { archived: BTreeMap::from(archived), ..ReadingPlan::default() };
+    let bulk = *reading::cost_of(&plan, READING, &Prices::default()).thaws.last().unwrap();
+    assert_eq!((bulk.copies, bulk.thaw, bulk.longest), (money("0.0046"), Money::ZERO, Duration::from_hours(48)));
+    assert_eq!(plan.cold_bytes(), 2 * GB);
+}
+
+#[test]
 fn a_pack_that_two_streams_need_is_read_for_each_and_no_more_than_the_streams_have() {
     // The whole pack for the first, 1 MiB of it for the second: 33 MiB of 64 MiB, at 0.03 / GB: 33 / 1024 × 0.03.
     let cold = class("GLACIER_IR");

@@ -116,11 +116,22 @@ pub async fn thaw_packs(
     packs: &BTreeSet<PackId>,
     options: &ThawOptions,
 ) -> anyhow::Result<()> {
-    let cold = cold_packs(repository, packs).await?;
+    let states = pack_states(repository, PackClass::Data, packs).await?;
+    thaw_known(repository, &states, options).await
+}
+
+/// As [`thaw_packs`], of packs that have just been looked at.
+///
+/// # Errors
+///
+/// As there.
+pub async fn thaw_known(repository: &Repository, packs: &[PackState], options: &ThawOptions) -> anyhow::Result<()> {
+    let known: Vec<&PackState> = packs.iter().filter(|pack| is_cold(&pack.object)).collect();
+    let cold: Vec<ColdPack> = known.iter().map(|pack| pack.object.clone()).collect();
     check_tier(&cold, options.tier)?;
     let wave = Wave { repository, options, days: days(bytes_of(&cold), options) };
     let begun_at = Instant::now();
-    let mut waiting = wave.ask(&cold).await?;
+    let mut waiting = wave.ask_known(&known).await?;
     let expected_at = expected_at(&waiting, options.tier, repository.clock().now());
     let not_thawed = |waiting: &[ColdPack]| NotThawed {
         waiting: waiting.len(),
@@ -151,12 +162,7 @@ pub async fn thaw_packs(
     Ok(())
 }
 
-/// Those packs that are of a class whose objects may be archived.
-async fn cold_packs(repository: &Repository, packs: &BTreeSet<PackId>) -> anyhow::Result<Vec<ColdPack>> {
-    let listed = listed_packs(repository, PackClass::Data, packs).await?;
-    Ok(listed.into_iter().filter(is_cold).collect())
-}
-
+/// Whether a pack is of a class whose objects may be archived.
 fn is_cold(pack: &ObjectInfo) -> bool {
     pack.storage_class.as_ref().is_some_and(|class| class.is_archival() || class.may_archive())
 }
@@ -227,6 +233,14 @@ struct Wave<'a> {
 }
 
 impl Wave<'_> {
+    /// Asks for all that are archived; gives those that cannot be read yet, in order.
+    async fn ask_known(&self, packs: &[&PackState]) -> anyhow::Result<Vec<ColdPack>> {
+        let ask = |pack: &PackState| self.ask_as(pack.object.clone(), pack.thaw);
+        let asked = stream::iter(packs.iter().copied()).map(ask).buffered(REQUESTS_AT_ONCE);
+        let waiting: Vec<Option<ColdPack>> = asked.try_collect().await?;
+        Ok(waiting.into_iter().flatten().collect())
+    }
+
     /// Asks for all that is neither thawed nor being thawed; gives those that cannot be read yet, in order.
     async fn ask(&self, packs: &[ColdPack]) -> anyhow::Result<Vec<ColdPack>> {
         let asked = stream::iter(packs.iter().cloned()).map(|pack| self.ask_one(pack)).buffered(REQUESTS_AT_ONCE);
@@ -251,7 +265,13 @@ impl Wave<'_> {
 
     /// The pack, if it cannot be read yet.
     async fn ask_one(&self, pack: ColdPack) -> anyhow::Result<Option<ColdPack>> {
-        match state_of(self.repository, &pack).await? {
+        let state = state_of(self.repository, &pack).await?;
+        self.ask_as(pack, state).await
+    }
+
+    /// The pack, if it cannot be read yet, being in this state.
+    async fn ask_as(&self, pack: ColdPack, state: ThawState) -> anyhow::Result<Option<ColdPack>> {
+        match state {
             ThawState::Readable | ThawState::Thawed { .. } => return Ok(None),
             ThawState::Thawing => return Ok(Some(pack)),
             ThawState::Archived => {}

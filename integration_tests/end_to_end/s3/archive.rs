@@ -54,10 +54,14 @@ fn a_restore_asks_once_for_all_and_is_right_after_the_thaw() {
     let first = restore(&tool, &["--thaw-tier", "bulk"]);
     first.assert_code(6);
     first.assert_failed_naming(&format!("{packs} of {packs} archived packs are not thawed yet"));
+    let announced = format!("asking for a bulk thaw of {packs} packs: about 0.0001 USD, and <0.0001 USD for copies");
+    assert!(first.stderr.contains(&announced), "{}", first.stderr);
     let once = ArchiveCounts { thaws: packs, ..ArchiveCounts::default() };
     assert_eq!(server.archive_counts(), once);
     // What is asked for already is not asked for again.
-    restore(&tool, &["--thaw-tier", "bulk"]).assert_code(6);
+    let second = restore(&tool, &["--thaw-tier", "bulk"]);
+    second.assert_code(6);
+    assert!(!second.stderr.contains("asking for"), "{}", second.stderr);
     assert_eq!(server.archive_counts(), once);
     server.pass(BULK);
     assert_restored(&restore(&tool, &[]), &input);

@@ -9,6 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::cost::number;
 use crate::cli::output;
 use crate::cli::restore::RestoreArguments;
+use crate::cli::thaw::{add_pack, class_of};
 use crate::cost::money::Money;
 use crate::cost::reading::{Amount, Reading, ReadingCost, ReadingPlan, ThawCost, cost_of};
 use crate::id::PackId;
@@ -20,7 +21,6 @@ use crate::repository::{Repository, layout};
 use crate::restore::{ASSUMED_BYTES_PER_SECOND, PackState, RestoreOptions, ThawOptions, data_packs, pack_states};
 use crate::size::ByteSize;
 use crate::store::StorageClassName;
-use crate::store::thaw::ThawState;
 
 /// All that is shown.
 struct Shown<'a> {
@@ -50,10 +50,9 @@ pub(super) async fn dry_run(
     chain.retain(|backup| backup.manifest.kind != BackupKind::Unchanged);
     let plan = plan(context, repository, &chain).await?;
     let thaw = arguments.thaw.options(context);
-    let archived = plan.archived.values().map(|amount| amount.bytes).fold(0, u64::saturating_add);
     let reading = Reading {
         bytes_per_second: thaw.bytes_per_second.unwrap_or(ASSUMED_BYTES_PER_SECOND),
-        thaw_days: thaw.days_for(archived),
+        thaw_days: thaw.days_for(plan.cold_bytes()),
     };
     let prices = &context.config.prices;
     let currency = (!context.is_local()?).then_some(prices.currency.as_str());
@@ -110,21 +109,6 @@ async fn states<'a>(
             .problem(&format!("{}/{key} is not there: `check` tells what that means", repository.store().url()));
     }
     Ok(by_id)
-}
-
-fn class_of(pack: &PackState) -> StorageClassName {
-    pack.object.storage_class.clone().unwrap_or_else(StorageClassName::standard)
-}
-
-fn add_pack(plan: &mut ReadingPlan, pack: &PackState) {
-    let bytes = pack.object.size_bytes;
-    plan.packs.entry(class_of(pack)).or_default().add(bytes);
-    match pack.thaw {
-        ThawState::Readable => {}
-        ThawState::Archived => plan.archived.entry(class_of(pack)).or_default().add(bytes),
-        ThawState::Thawing => plan.thawing.add(bytes),
-        ThawState::Thawed { .. } => plan.thawed.add(bytes),
-    }
 }
 
 fn total<'a>(amounts: impl Iterator<Item = &'a Amount>) -> Amount {
