@@ -143,7 +143,19 @@ fn the_class_that_an_object_has_now_counts() {
 fn other_commands_neither_thaw_nor_need_it() {
     let (server, tool, input) = archived();
     let id = tool.list()[0].id.clone();
-    tool.run(["show", &id]).assert_code(0);
+    for command in [
+        &["list"][..],
+        &["show", &id],
+        &["status"],
+        &["stats"],
+        &["cost"],
+        &["check"],
+        &["tag", &id, "add", "kept"],
+        &["forget", "--keep-last", "1", "--dry-run"],
+        &arguments(&["--dry-run"]),
+    ] {
+        tool.run(command).assert_code(0);
+    }
     input.back_up(&tool).assert_code(0);
     tool.lose_state();
     input.back_up(&tool).assert_code(0);
