@@ -81,7 +81,9 @@ async fn a_stream_that_cannot_be_received_publishes_no_manifest() {
     let names = [(AttributeCode::PATH, Value::Bytes(b"o257-7-0")), (AttributeCode::PATH_TO, Value::Bytes(b"name"))];
     writer.command(CommandCode::RENAME, &names).unwrap();
     let stream = writer.finish().unwrap();
-    for expected in [Expected::Anything, Expected::Snapshot { subject: origin(1), parent: None }] {
+    let of = |number| Expected::Snapshot { subject: origin(number), parent: None };
+    // Also where it says that it is of another one.
+    for expected in [Expected::Anything, of(1), of(2)] {
         let error = refused(&world, MemorySource::new(stream.clone()), expected).await;
         assert!(error.contains("the rename of 'o257-7-0' at byte 64: the path is not there"), "{error}");
     }

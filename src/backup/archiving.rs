@@ -49,7 +49,12 @@ impl Archiving<'_> {
         if request.expected != Expected::Opaque {
             warn_of_oddities(&facts, monitor);
         }
-        let (mut snapshot, version) = check_expected(&facts, request)?;
+        let checked = check_expected(&facts, request);
+        // A stream that cannot be received need not say what it is of. That it is rejected says more, and has everything sent.
+        if let (Err(_), Some(rejected)) = (&checked, &facts.rejected) {
+            return Err(RejectedStream(rejected.clone()).into());
+        }
+        let (mut snapshot, version) = checked?;
         if let Some(rejected) = facts.rejected.clone() {
             let rejected = RejectedStream(rejected);
             if version.is_some() || !self.publish_rejected {
