@@ -33,6 +33,8 @@ mod lost_packs;
 mod model;
 #[path = "operations/noting.rs"]
 mod noting;
+#[path = "operations/pruning.rs"]
+mod pruning;
 #[path = "operations/repairing.rs"]
 mod repairing;
 #[path = "operations/requests.rs"]

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
 use jiff::Timestamp;
 
 use crate::backup::archiving::Archiving;
@@ -333,9 +332,10 @@ impl BackupRun {
         options: &BackupOptions,
     ) -> anyhow::Result<Manifest> {
         let Self { session, index, host, monitor } = self;
+        let named = index.named();
         let mut uploader = Uploader::new(Arc::clone(session), index, *options, Arc::clone(monitor));
         let publish_rejected = options.publish_rejected;
-        let run = Archiving { session, host, monitor: monitor.as_ref(), publish_rejected };
+        let run = Archiving { session, host, named, monitor: monitor.as_ref(), publish_rejected };
         let archived = unless(interruption, run.archive(&mut uploader, reading, request)).await;
         if archived.as_ref().is_err_and(|error| error.downcast_ref::<Interrupted>().is_some()) {
             match tokio::time::timeout(INTERRUPTED_ENDS_WITHIN, uploader.keep_what_is_stored()).await {
@@ -366,14 +366,8 @@ async fn send_beats(session: &WriteSession) -> Infallible {
     }
 }
 
-/// Looks at what the repository has, unless a prune is under way, and clears away what dead runs have left half-stored.
+/// Looks at what the repository has, and clears away what dead runs have left half-stored.
 async fn look_around(repository: &Repository, host: &Host, monitor: &dyn Monitor) -> anyhow::Result<ChunkIndex> {
-    let prune = repository.store().list_page(layout::PRUNE, None).await?;
-    ensure!(
-        prune.objects.is_empty(),
-        "a prune of {} is under way, of a kind this program does not know: use a newer btrfs_to_s3",
-        repository.store().url()
-    );
     let index = ChunkIndex::open(repository, &host.index_directory, Access::Exclusive, &host.cache, monitor).await?;
     if let Some(open_since) = index.open_since() {
         remove_unfinished(repository, open_since).await;

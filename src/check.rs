@@ -67,7 +67,8 @@ pub async fn check(
     let folder = ScratchFolder::make(&options.scratch_directory)?;
     // What is wrong with segments and packs is in the report already.
     let told = Untold(Arc::clone(monitor));
-    let index = ChunkIndex::open(repository, folder.path(), Access::Exclusive, &RecordCache::none(), &told).await?;
+    let index =
+        ChunkIndex::open_to_read(repository, folder.path(), Access::Exclusive, &RecordCache::none(), &told).await?;
     let notes = Notes::load(repository, &RecordCache::none()).await?;
     notes.damaged.iter().for_each(|error| report.add_error(Severity::Flaw, "notes_are_whole", error));
     let mut suspects = if options.checksums {

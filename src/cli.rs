@@ -16,6 +16,7 @@ mod man;
 mod output;
 mod progress;
 mod rehearse;
+mod prune;
 mod repair;
 mod restore;
 mod show;
@@ -110,6 +111,7 @@ enum Command {
     Repair(repair::RepairArguments),
     Forget(forget::ForgetArguments),
     Unforget(unforget::UnforgetArguments),
+    Prune(prune::PruneArguments),
     Debug(debug::DebugArguments),
 }
 
@@ -199,6 +201,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Repair(arguments) => repair::cmd_repair(context, arguments).await,
         Command::Forget(arguments) => forget::cmd_forget(context, &arguments).await,
         Command::Unforget(arguments) => unforget::cmd_unforget(context, &arguments).await,
+        Command::Prune(arguments) => prune::cmd_prune(context, &arguments).await,
         Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,
     }
 }

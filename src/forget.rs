@@ -164,6 +164,10 @@ async fn copy_of(run: &BackupRun, host: &Host, id: ManifestId) -> anyhow::Result
     }
     let mut chain = read_chain(repository, id).await?;
     let original = chain.pop().context("a chain has a backup")?.manifest;
+    for ancestor in &chain {
+        let is_named = run.index().named().has_manifest(&ancestor.id());
+        ensure!(!is_named, "backup {}, which it was made against, is being pruned", ancestor.id());
+    }
     let mut walk = NeedsWalk::new(ChunkReader::new(repository, run.index()));
     let mut lost = BTreeSet::new();
     for ancestor in &chain {

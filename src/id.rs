@@ -144,6 +144,10 @@ id_type!(
     NoteId, 16, "a note id"
 );
 id_type!(
+    /// The random id of a prune's plan.
+    PlanId, 16, "a plan id"
+);
+id_type!(
     /// The random id of a repository, given by `init`.
     RepositoryId, 16, "a repository id"
 );
@@ -187,7 +191,7 @@ macro_rules! random_id {
     };
 }
 
-random_id!(SessionId, RepositoryId, Salt, NoteId);
+random_id!(SessionId, PlanId, RepositoryId, Salt, NoteId);
 
 impl From<SessionId> for ManifestId {
     fn from(session: SessionId) -> Self {

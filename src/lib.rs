@@ -22,6 +22,7 @@ pub mod lock;
 pub mod monitor;
 pub mod object;
 pub mod pack;
+pub mod prune;
 pub mod records;
 pub mod repair;
 pub mod repository;

@@ -21,6 +21,7 @@ mod member;
 mod merge;
 mod plan;
 mod run;
+mod survey;
 mod writer;
 
 use std::cmp::Reverse;
@@ -37,6 +38,7 @@ use run::Run;
 use writer::RunWriter;
 
 pub use error::LocalIndexError;
+pub use survey::{NumberedPlace, Survey};
 
 /// How often an index is listed again that changes while it is being opened.
 const OPEN_ATTEMPTS: usize = 8;
@@ -260,6 +262,12 @@ impl LocalIndex {
         locations.sort_unstable();
         locations.dedup();
         Ok(locations)
+    }
+
+    /// What each entry says, for whoever goes through all of them.
+    #[must_use]
+    pub fn survey(&self) -> Survey<'_> {
+        Survey::new(&self.members)
     }
 
     /// Adds a segment, as a run of its own, which is durable when this returns. One that is covered already is not

@@ -32,6 +32,8 @@ pub enum ObjectKind {
     Segment,
     /// A manifest.
     Manifest,
+    /// What a prune is going to delete.
+    Plan,
     /// The marker that a manifest does not count any more.
     Forgotten,
     /// Something said of a manifest, or of the repository, later.
@@ -46,6 +48,7 @@ impl ObjectKind {
             Self::Pack => b"PACK",
             Self::Segment => b"INDX",
             Self::Manifest => b"MANI",
+            Self::Plan => b"PLAN",
             Self::Forgotten => b"FORG",
             Self::Note => b"NOTE",
         }

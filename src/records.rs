@@ -1,4 +1,4 @@
-//! The records of a repository: config, sessions, manifests, and what is said of these later.
+//! The records of a repository: config, sessions, manifests, what is said of these later, and prunes.
 //!
 //! `docs/format.md`, "Records". What is stored is what these types say, key for key.
 
@@ -6,6 +6,7 @@ pub mod config;
 pub mod forgotten;
 pub mod manifest;
 pub mod note;
+pub mod prune;
 pub mod session;
 
 /// Name and version of this program, as it signs what it writes.

@@ -39,7 +39,7 @@ pub(crate) async fn abandoned_run(world: &World, host: &str, stream: Vec<u8>, pr
     let script = move |operation, target: &str| if wanted(operation, target) { Act::Swallow } else { Act::Answer };
     let store = Arc::new(ScriptedStore::new(world.store(), script));
     assert!(killed_run(world, host, stream, store).await);
-    let open = list_sessions(&world.open().await).await.unwrap().open;
+    let open = list_sessions(&world.open().await).await.unwrap().open_ids().collect::<Vec<_>>();
     let [session] = open[..] else { panic!("open sessions: {open:?}") };
     session
 }
@@ -74,7 +74,7 @@ async fn check_next_run(world: &World, sample: &Sample, all: &BTreeMap<ChunkId, 
     let indexed = indexed_data(world).await;
     let missing: BTreeSet<ChunkId> = all.keys().filter(|chunk| !indexed.contains(*chunk)).copied().collect();
     let packs_before = data_packs(world).await;
-    let open = list_sessions(&world.open().await).await.unwrap().open;
+    let open = list_sessions(&world.open().await).await.unwrap().open_ids().collect::<Vec<_>>();
 
     let recording = Arc::new(RecordingStore::new(world.store()));
     let repository = world.open_through(Arc::clone(&recording) as Store).await.unwrap();
@@ -137,7 +137,7 @@ async fn the_session_of_a_killed_run_is_left_to_its_own_host() {
     let stream = Sample::random(1, 200_000).stream();
     let session = abandoned_run(&world, "one", stream, "manifests/").await;
     world.back_up_from("two", &Sample::random(2, 1000)).await;
-    assert_eq!(list_sessions(&world.open().await).await.unwrap().open, [session]);
+    assert_eq!(list_sessions(&world.open().await).await.unwrap().open_ids().collect::<Vec<_>>(), [session]);
 
     // Another machine of the same name is another host.
     let mut host = world.host("one");
@@ -145,7 +145,7 @@ async fn the_session_of_a_killed_run_is_left_to_its_own_host() {
     let stream = Sample::random(3, 1000).stream();
     let notes = Arc::new(Notes::default());
     back_up(&world.open().await, &host, stream, Expected::Anything, &notes).await.unwrap();
-    assert_eq!(list_sessions(&world.open().await).await.unwrap().open, [session]);
+    assert_eq!(list_sessions(&world.open().await).await.unwrap().open_ids().collect::<Vec<_>>(), [session]);
 
     world.back_up_from("one", &Sample::random(4, 1000)).await;
     assert_eq!(list_sessions(&world.open().await).await.unwrap().open, []);

@@ -21,6 +21,8 @@ mod dice;
 mod events;
 #[path = "model/faults.rs"]
 mod faults;
+#[path = "model/garbage.rs"]
+mod garbage;
 #[path = "model/judging.rs"]
 mod judging;
 #[path = "model/quiet.rs"]

@@ -1,5 +1,7 @@
 //! From a stream's parts to the manifest that is to be published.
 
+use std::sync::Arc;
+
 use anyhow::{Context, ensure};
 use serde_bytes::{ByteArray, ByteBuf};
 
@@ -14,6 +16,7 @@ use crate::records::manifest::{BackupKind, Manifest, Parent, STREAM_DIGEST_XXH3,
 use crate::repository::Repository;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published, check_not_forgotten, read_chain};
+use crate::repository::plans::Named;
 use crate::repository::session::WriteSession;
 use crate::send_stream::{StreamFacts, StreamKind};
 
@@ -21,6 +24,8 @@ use crate::send_stream::{StreamFacts, StreamKind};
 pub(super) struct Archiving<'a> {
     pub(super) session: &'a WriteSession,
     pub(super) host: &'a Host,
+    /// What prunes may delete that were under way when the run began.
+    pub(super) named: Arc<Named>,
     pub(super) monitor: &'a dyn Monitor,
     /// See [`BackupOptions::publish_rejected`](crate::backup::BackupOptions::publish_rejected).
     pub(super) publish_rejected: bool,
@@ -74,7 +79,7 @@ impl Archiving<'_> {
         let roots = recipe.finish(uploader).await?;
         let (totals, meta_packs) = uploader.finish().await?;
         if let Some(parent) = &parent {
-            check_chain(session.repository(), parent.manifest).await?;
+            check_chain(session.repository(), parent.manifest, &self.named).await?;
         }
         let kind = match (facts.opaque, version) {
             (true, _) => BackupKind::Opaque,
@@ -195,9 +200,10 @@ async fn find_parent(
     Ok(parent.and_then(Published::as_parent))
 }
 
-/// Checks that a manifest still counts, and that all it was made against is still there. Older ones may have been
-/// forgotten: they stay as long as they are needed.
-pub(super) async fn check_chain(repository: &Repository, manifest: ManifestId) -> anyhow::Result<()> {
+/// Checks that a manifest still counts, that no prune is deleting it, and that all it was made against is still there.
+/// Older ones may have been forgotten: they stay as long as they are needed.
+pub(super) async fn check_chain(repository: &Repository, manifest: ManifestId, named: &Named) -> anyhow::Result<()> {
+    ensure!(!named.has_manifest(&manifest), "the parent is needed: backup {manifest} is being pruned");
     read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
     check_not_forgotten(repository, manifest).await.context("the parent is needed")
 }

@@ -28,7 +28,7 @@ impl BackupRun {
         let manifest = manifest(self.session(), &self.host.name, parent, seen_at);
         let check = async {
             let manifest = manifest?;
-            check_chain(self.session().repository(), parent.id()).await?;
+            check_chain(self.session().repository(), parent.id(), &self.index().named()).await?;
             Ok(manifest)
         };
         let manifest = unless_interrupted(interruption, check).await;

@@ -124,7 +124,7 @@ async fn starts_can_be_read(
     sessions: &SessionList,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let ids = sessions.ended.iter().chain(&sessions.open).copied();
+    let ids = sessions.ended.iter().copied().chain(sessions.open_ids());
     let mut reads = stream::iter(ids).map(|id| read_start(repository, id)).buffer_unordered(READS_AT_ONCE);
     while let Some(read) = reads.next().await {
         if let Err(error) = read {

@@ -86,7 +86,7 @@ async fn describe_pack(repository: &Repository, class: PackClass, id: PackId) ->
 async fn find_chunk(context: &Context, repository: &Repository, id: &ChunkId) -> anyhow::Result<Vec<u8>> {
     let folder = ScratchFolder::make(&context.scratch_directory())?;
     let (access, no_cache, monitor) = (Access::Exclusive, RecordCache::none(), context.monitor());
-    let index = ChunkIndex::open(repository, folder.path(), access, &no_cache, monitor.as_ref()).await?;
+    let index = ChunkIndex::open_to_read(repository, folder.path(), access, &no_cache, monitor.as_ref()).await?;
     let object = repository.store().url().to_owned();
     let mut failure = Damage { object, reason: format!("chunk {id} is in no pack") }.into();
     for place in index.find_all(id)? {

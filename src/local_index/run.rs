@@ -80,23 +80,30 @@ impl Run {
     /// The whole bucket is checked before any of its entries counts: a bit that flipped on the disk gives
     /// [`LocalIndexError::Damaged`], never another answer, and `places` is then as it was.
     pub(super) fn lookup(&self, chunk: &ChunkId, places: &mut Vec<Place>) -> Result<(), LocalIndexError> {
+        self.lookup_numbered(chunk, places).map(|_| ())
+    }
+
+    /// As [`lookup`](Self::lookup); gives the number of the first of these entries among all of the run. The others
+    /// follow it.
+    pub(super) fn lookup_numbered(&self, chunk: &ChunkId, places: &mut Vec<Place>) -> Result<u32, LocalIndexError> {
         let (mut numbers, expected_crc) = self.fan_out.candidates(chunk);
         let known = places.len();
         let mut buffer = vec![0; numbers.len().min(LOOKUP_PIECE_ENTRIES as usize) * ENTRY_BYTES];
-        let mut crc = 0;
+        let (mut crc, mut first) = (0, None);
         while !numbers.is_empty() {
             let piece = numbers.len().min(LOOKUP_PIECE_ENTRIES as usize) * ENTRY_BYTES;
             let at = self.header.entries().start + u64::from(numbers.start) * ENTRY_BYTES as u64;
             read_at(&self.file, &self.path, &mut buffer[..piece], at)?;
             crc = crc32c_append(crc, &buffer[..piece]);
-            find(&buffer[..piece], chunk, places);
+            let found = find(&buffer[..piece], chunk, places).map(|position| numbers.start + position);
+            first = first.or(found);
             numbers.start = numbers.end.min(numbers.start.saturating_add(LOOKUP_PIECE_ENTRIES));
         }
         if crc != expected_crc {
             places.truncate(known);
             return Err(self.bucket_damaged());
         }
-        Ok(())
+        Ok(first.unwrap_or(0))
     }
 
     /// Reads one pack of the table.
@@ -152,13 +159,16 @@ impl Run {
     }
 }
 
-/// Appends the places that sorted entries give for a chunk.
-fn find(entries: &[u8], chunk: &ChunkId, places: &mut Vec<Place>) {
+/// Appends the places that sorted entries give for a chunk; gives the position of the first, if there is one.
+fn find(entries: &[u8], chunk: &ChunkId, places: &mut Vec<Place>) -> Option<u32> {
     let id = chunk.as_bytes().as_slice();
     let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
     let first = entries.partition_point(|entry| &entry[..ChunkId::LENGTH] < id);
     let matching = entries[first..].iter().take_while(|entry| &entry[..ChunkId::LENGTH] == id);
+    let known = places.len();
     places.extend(matching.map(decode_place));
+    let is_there = places.len() > known;
+    is_there.then(|| u32::try_from(first).expect("a piece has few entries"))
 }
 
 fn read_header(file: &File, path: &Path, repository: RepositoryId) -> Result<Header, LocalIndexError> {

@@ -90,7 +90,7 @@ impl Catalog {
         let sessions = list_sessions(repository).await?;
         let manifests = list_all(repository.store().as_ref(), layout::MANIFESTS).await?;
         let forgotten = list_all(repository.store().as_ref(), layout::FORGOTTEN).await?;
-        let open: HashSet<SessionId> = sessions.open.into_iter().collect();
+        let open: HashSet<SessionId> = sessions.open_ids().collect();
         let marker = |object: &ObjectInfo| Some((layout::parse_forgotten_key(&object.key)?, object.modified_at));
         let stored = |object: &ObjectInfo| Some((layout::parse_manifest_key(&object.key)?, object.modified_at));
         let stored_at: HashMap<ManifestId, Timestamp> = manifests.iter().filter_map(stored).collect();
@@ -132,7 +132,14 @@ impl Catalog {
                 }
                 other => Ok(other),
             });
-            self.add(id, published, listed.forgotten.get(&id).copied(), &mut unreadable)?;
+            let forgotten_at = listed.forgotten.get(&id).copied();
+            match published {
+                // A prune may have deleted it since the markers were listed.
+                Err(error) if is_damage(&error) && forgotten_at.is_none() && is_forgotten(repository, id).await? => {
+                    unreadable.insert(id, error);
+                }
+                published => self.add(id, published, forgotten_at, &mut unreadable)?,
+            }
         }
         drop(read);
         let lost = self.lost_ancestors(repository, listed, unreadable);
@@ -403,6 +410,10 @@ fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Re
     Ok(())
 }
 
+fn is_damage(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Damage>().is_some()
+}
+
 fn missing(repository: &Repository, key: &Key) -> anyhow::Error {
     let object = format!("{}/{key}", repository.store().url());
     Damage { object, reason: "it is not there".to_owned() }.into()
@@ -417,7 +428,12 @@ async fn unknown_features(repository: &Repository, key: &Key) -> Option<anyhow::
     Some(anyhow::Error::new(unknown).context(format!("reading {key}")))
 }
 
-async fn read_published(
+/// Reads the backup of a session, if that has published one.
+///
+/// # Errors
+///
+/// If its end or manifest is damaged or missing, or the store fails.
+pub(crate) async fn read_published(
     repository: &Repository,
     session: SessionId,
     cache: &RecordCache,

@@ -2,8 +2,9 @@
 //!
 //! Step 2 of a backup in `docs/ordering.md`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use futures_util::stream::{self, StreamExt};
@@ -12,21 +13,25 @@ use jiff::Timestamp;
 use crate::id::{ChunkId, PackId, SegmentId, SessionId};
 use crate::index::{SEGMENT_LIMIT_BYTES, Segment};
 use crate::local_index::{
-    Access, Entry, IndexedPack, IndexedSegment, LocalIndex, LocalIndexError, Location, NewSegment, Place,
+    Access, Entry, IndexedPack, IndexedSegment, LocalIndex, LocalIndexError, Location, NewSegment, Place, Survey,
 };
 use crate::monitor::Monitor;
 use crate::pack::format::{PackClass, PackFooter};
-use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
-use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
+use crate::repository::listing::{Listing, Purpose};
+use crate::repository::plans::{self, Named};
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
-use crate::store::list_all;
+use crate::store::{StoreErrorKind, list_all};
 use crate::tree::node::Hint;
+
+pub use crate::repository::listing::{PackSizes, list_packs, list_segments};
 
 /// Segments are read so many at once; each may take some megabytes.
 const SEGMENTS_AT_ONCE: usize = 4;
 /// Each segment is a file of its own until it is merged with others.
 const SEGMENTS_BETWEEN_MERGES: usize = 32;
+/// The repository is listed so often at most, where a prune deletes segments between their listing and their reading.
+const LISTINGS_MAX: usize = 8;
 
 /// The chunks of a repository, as they were when it was listed.
 #[derive(Debug)]
@@ -36,19 +41,26 @@ pub struct ChunkIndex {
     damaged: bool,
     missing: HashSet<PackId>,
     open_since: Option<Timestamp>,
+    named: Arc<Named>,
+    /// Listed segments that do not count, and their sessions.
+    uncounted: Vec<(SegmentId, SessionId)>,
+    /// Listed segments that cannot be read.
+    unreadable: usize,
 }
 
 impl ChunkIndex {
-    /// Brings the local index in `directory` up to date with the repository.
+    /// Brings the local index in `directory` up to date with the repository; gives the chunks that a backup can be built on.
     ///
-    /// Sessions are listed first: what is stored by one that has ended by then is in every later listing. Segments are
-    /// listed before packs: a session may go on storing after somebody else has ended it, but never puts a segment before
-    /// its packs. Packs that are not listed, or not with the size the index knows, do not count. Damage of the local index
-    /// is mended on the way.
+    /// Plans of prunes are listed first: a session that is not seen by one that is under way sees that one. Then come
+    /// sessions: what is stored by one that has ended by then is in every later listing. Segments are listed before packs:
+    /// a session may go on storing after somebody else has ended it, but never puts a segment before its packs. Packs that
+    /// are not listed, or not with the size the index knows, do not count, nor do those that unfinished plans name. Damage
+    /// of the local index is mended on the way.
     ///
     /// # Errors
     ///
-    /// If the store or the local disk fails. A damaged segment or end of a session is a problem, and does not count.
+    /// If a plan is damaged, or the store or the local disk fails. A damaged segment or end of a session is a problem, and
+    /// does not count.
     pub async fn open(
         repository: &Repository,
         directory: &Path,
@@ -56,38 +68,115 @@ impl ChunkIndex {
         cache: &RecordCache,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<Self> {
-        let sessions = list_sessions(repository).await?;
-        let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
-        let segments = list_segments(repository).await?;
-        let packs = list_packs(repository).await?;
+        let opened = Self::open_for(Purpose::Building, repository, directory, access, cache, monitor).await?;
+        Ok(opened.0)
+    }
+
+    /// As [`open`](Self::open), but gives all chunks that can be read now, also where they may be deleted soon.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn open_to_read(
+        repository: &Repository,
+        directory: &Path,
+        access: Access,
+        cache: &RecordCache,
+        monitor: &dyn Monitor,
+    ) -> anyhow::Result<Self> {
+        Ok(Self::open_listed(repository, directory, access, cache, monitor).await?.0)
+    }
+
+    /// As [`open_to_read`](Self::open_to_read); gives also what was listed.
+    pub(crate) async fn open_listed(
+        repository: &Repository,
+        directory: &Path,
+        access: Access,
+        cache: &RecordCache,
+        monitor: &dyn Monitor,
+    ) -> anyhow::Result<(Self, Listing)> {
+        Self::open_for(Purpose::Reading, repository, directory, access, cache, monitor).await
+    }
+
+    async fn open_for(
+        purpose: Purpose,
+        repository: &Repository,
+        directory: &Path,
+        access: Access,
+        cache: &RecordCache,
+        monitor: &dyn Monitor,
+    ) -> anyhow::Result<(Self, Listing)> {
         std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let (local, problems) = LocalIndex::open(directory, repository.id(), access)?;
         for problem in problems {
             tracing::info!(%problem, "a file of the local index is made again");
         }
-        let mut index = Self { local, damaged: false, missing: HashSet::new(), open_since: sessions.open_since };
-        if let Err(error) = index.follow(repository, &counting, &segments, &packs, monitor).await {
-            if !error.downcast_ref::<LocalIndexError>().is_some_and(LocalIndexError::means_rebuild) {
-                return Err(error);
+        let mut index = Self {
+            local,
+            damaged: false,
+            missing: HashSet::new(),
+            open_since: None,
+            named: Arc::default(),
+            uncounted: Vec::new(),
+            unreadable: 0,
+        };
+        for attempt in 1.. {
+            let listing = Listing::take(repository, purpose, cache, monitor).await?;
+            match index.follow(repository, &listing, cache, monitor).await {
+                Ok(true) => return Ok((index, listing)),
+                // What it said is in another one by now, which was put before it was deleted.
+                Ok(false) if attempt < LISTINGS_MAX => {}
+                Ok(false) => anyhow::bail!("segments of the index vanish as fast as they are listed: try again later"),
+                Err(error) if error.downcast_ref().is_some_and(LocalIndexError::means_rebuild) => {
+                    anyhow::ensure!(attempt < LISTINGS_MAX, error);
+                    tracing::info!(error = %format!("{error:#}"), "damaged files of the local index are made again");
+                    index.local.discard_damaged()?;
+                }
+                Err(error) => return Err(error),
             }
-            tracing::info!(error = %format!("{error:#}"), "damaged files of the local index are made again");
-            index.local.discard_damaged()?;
-            index.follow(repository, &counting, &segments, &packs, monitor).await?;
         }
-        Ok(index)
+        unreachable!("the last listing is used or an error")
     }
 
+    /// Takes over what was listed; says whether all of it was still there.
     async fn follow(
         &mut self,
         repository: &Repository,
-        counting: &HashSet<SessionId>,
-        segments: &[SegmentId],
-        packs: &HashMap<(PackClass, PackId), u64>,
+        listing: &Listing,
+        cache: &RecordCache,
         monitor: &dyn Monitor,
-    ) -> anyhow::Result<()> {
-        self.follow_segments(repository, counting, segments, monitor).await?;
+    ) -> anyhow::Result<bool> {
+        (self.open_since, self.named) = (listing.open_since, Arc::clone(&listing.named));
+        if !self.follow_segments(repository, &listing.counting, &listing.segments, monitor).await? {
+            return Ok(false);
+        }
         self.local.maintain()?;
-        self.check_packs(repository, packs, monitor)
+        self.check_packs(repository, listing, cache, monitor).await?;
+        Ok(true)
+    }
+
+    /// What unfinished plans named when the index was opened to build on it.
+    #[must_use]
+    pub fn named(&self) -> Arc<Named> {
+        Arc::clone(&self.named)
+    }
+
+    /// What each entry of the index says, for whoever goes through all of it.
+    #[must_use]
+    pub fn survey(&self) -> Survey<'_> {
+        self.local.survey()
+    }
+
+    /// Segments that are listed and do not count, with their sessions: void ones, and those that were open or unknown.
+    #[must_use]
+    pub fn uncounted_segments(&self) -> &[(SegmentId, SessionId)] {
+        &self.uncounted
+    }
+
+    /// How many of the listed segments cannot be read.
+    #[must_use]
+    pub fn unreadable_segments(&self) -> usize {
+        self.unreadable
     }
 
     /// Packs that the index names and that are missing, or have another size: what needs them is damaged.
@@ -102,21 +191,28 @@ impl ChunkIndex {
         self.open_since
     }
 
-    /// Lets only those packs count that are listed as the index knows them.
-    fn check_packs(
+    /// Lets only those packs count that are listed as the index knows them, and that no plan names.
+    async fn check_packs(
         &mut self,
         repository: &Repository,
-        listed: &HashMap<(PackClass, PackId), u64>,
+        listing: &Listing,
+        cache: &RecordCache,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<()> {
         let mut missing = BTreeSet::new();
         self.local.set_usable(|_, pack| {
-            let usable = listed.get(&(pack.class, pack.id)) == Some(&pack.stored_bytes);
-            if !usable {
+            let is_there =
+                listing.packs.get(&(pack.class, pack.id)).is_some_and(|it| it.size_bytes == pack.stored_bytes);
+            if !is_there {
                 missing.insert((pack.class, pack.id));
             }
-            usable
+            is_there && !listing.named.has_pack(pack.class, pack.id)
         })?;
+        if !missing.is_empty() {
+            // After the packs: the final list that names one was there before that was deleted.
+            let deleted = plans::deleted_packs(repository, cache).await?;
+            missing.retain(|pack| !deleted.contains(pack));
+        }
         self.missing = missing.iter().map(|(_, pack)| *pack).collect();
         if let Some((class, pack)) = missing.first() {
             let first = layout::pack_key(*class, pack);
@@ -130,21 +226,23 @@ impl ChunkIndex {
         Ok(())
     }
 
-    /// Drops and adds segments so that those of all sessions that count are there, and no others.
+    /// Drops and adds segments so that those of all sessions that count are there, and no others. Says whether none has
+    /// vanished since it was listed.
     async fn follow_segments(
         &mut self,
         repository: &Repository,
         counting: &HashSet<SessionId>,
         segments: &[SegmentId],
         monitor: &dyn Monitor,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
+        (self.uncounted, self.unreadable) = (Vec::new(), 0);
         let listed: HashSet<SegmentId> = segments.iter().copied().collect();
         self.local.drop_segments(|segment| !listed.contains(&segment.id) || !counting.contains(&segment.session))?;
         let covered = self.local.segments();
         // In the order they were listed in, so that one state of the store always leads to the same requests.
         let missing: Vec<SegmentId> = segments.iter().copied().filter(|id| !covered.contains(id)).collect();
         let mut segments = stream::iter(missing)
-            .map(|id| async move { read_segment(repository, id).await.map(|segment| (id, segment)) })
+            .map(|id| async move { read_listed_segment(repository, id).await.map(|segment| (id, segment)) })
             .buffer_unordered(SEGMENTS_AT_ONCE);
         let mut added = 0;
         while let Some(read) = segments.next().await {
@@ -156,13 +254,19 @@ impl ChunkIndex {
                         self.local.maintain()?;
                     }
                 }
-                Ok(_) => {}
-                // Without it, chunks are stored again, and backups stay as good as they are.
-                Err(error) if error.downcast_ref::<Damage>().is_some() => monitor.problem(&format!("{error:#}")),
-                Err(error) => return Err(error.context("reading the index")),
+                Ok((id, segment)) => self.uncounted.push((id, segment.session)),
+                Err(error) => match error.downcast::<UnreadableSegment>() {
+                    Ok(UnreadableSegment { vanished: true, .. }) => return Ok(false),
+                    // Without it, chunks are stored again, and backups stay as good as they are.
+                    Ok(UnreadableSegment { damage, .. }) => {
+                        self.unreadable += 1;
+                        monitor.problem(&damage.to_string());
+                    }
+                    Err(error) => return Err(error.context("reading the index")),
+                },
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A place of a chunk of a class.
@@ -222,58 +326,6 @@ impl ChunkIndex {
     }
 }
 
-/// Lists the index segments.
-///
-/// # Errors
-///
-/// If the store fails.
-pub async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
-    let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
-    Ok(listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect())
-}
-
-/// Packs, and the lengths of their objects.
-pub type PackSizes = HashMap<(PackClass, PackId), u64>;
-
-/// Lists the packs.
-///
-/// # Errors
-///
-/// If the store fails.
-pub async fn list_packs(repository: &Repository) -> anyhow::Result<PackSizes> {
-    let mut packs = HashMap::new();
-    for class in [PackClass::Data, PackClass::Meta] {
-        for object in list_all(repository.store().as_ref(), layout::packs(class)).await? {
-            if let Some(pack) = layout::parse_pack_key(&object.key) {
-                packs.insert(pack, object.size_bytes);
-            }
-        }
-    }
-    Ok(packs)
-}
-
-/// Sessions that have ended, and not by being given up by prune.
-async fn sessions_that_count(
-    repository: &Repository,
-    ended: Vec<SessionId>,
-    cache: &RecordCache,
-    monitor: &dyn Monitor,
-) -> anyhow::Result<HashSet<SessionId>> {
-    let read = |session| async move { (session, read_outcome(repository, session, cache).await) };
-    let mut ends = stream::iter(ended).map(read).buffer_unordered(READS_AT_ONCE);
-    let mut counting = HashSet::new();
-    while let Some((session, end)) = ends.next().await {
-        match end {
-            Ok(end) if end.outcome == Outcome::Void => {}
-            Ok(_) => drop(counting.insert(session)),
-            // What it stored may count or not, so it does not: what is needed of it is stored again.
-            Err(error) if error.downcast_ref::<Damage>().is_some() => monitor.problem(&format!("{error:#}")),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(counting)
-}
-
 /// Reads an index segment.
 ///
 /// # Errors
@@ -286,6 +338,29 @@ pub async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Res
         Segment::decode(repository.id(), id, &bytes).map_err(|error| repository.fault(&key, &error))
     })
     .await
+}
+
+/// A segment that was listed and cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{damage}")]
+struct UnreadableSegment {
+    damage: Damage,
+    /// It is not there any more.
+    vanished: bool,
+}
+
+async fn read_listed_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Segment> {
+    let damage = match read_segment(repository, id).await.map_err(anyhow::Error::downcast::<Damage>) {
+        Ok(segment) => return Ok(segment),
+        Err(Ok(damage)) => damage,
+        Err(Err(error)) => return Err(error),
+    };
+    let vanished = match repository.store().head(&layout::segment_key(&id)).await {
+        Ok(_) => false,
+        Err(error) if error.kind == StoreErrorKind::NotFound => true,
+        Err(error) => return Err(error.into()),
+    };
+    Err(UnreadableSegment { damage, vanished }.into())
 }
 
 /// What the index says of a pack, whose own footer cannot be read.

@@ -2,7 +2,7 @@
 //!
 //! `docs/format.md`, "Keys".
 
-use crate::id::{ManifestId, NoteId, PackId, SegmentId, SessionId};
+use crate::id::{ManifestId, NoteId, PackId, PlanId, SegmentId, SessionId};
 use crate::pack::format::PackClass;
 use crate::store::Key;
 
@@ -112,6 +112,24 @@ pub fn session_end_key(id: &SessionId) -> Key {
     key(format!("{SESSIONS}{id}/end"))
 }
 
+/// Key of a prune's plan.
+#[must_use]
+pub fn plan_key(id: &PlanId) -> Key {
+    key(format!("{PRUNE}{id}/plan"))
+}
+
+/// Key of the sessions that a prune waits for.
+#[must_use]
+pub fn plan_sessions_key(id: &PlanId) -> Key {
+    key(format!("{PRUNE}{id}/sessions"))
+}
+
+/// Key of what a prune deletes in the end.
+#[must_use]
+pub fn plan_final_key(id: &PlanId) -> Key {
+    key(format!("{PRUNE}{id}/final"))
+}
+
 /// The config number a key names.
 #[must_use]
 pub fn parse_config_key(key: &Key) -> Option<u32> {
@@ -154,6 +172,13 @@ pub fn parse_session_key(key: &Key) -> Option<(SessionId, &str)> {
     Some((session.parse().ok()?, name))
 }
 
+/// The plan a key belongs to, and the name of its record.
+#[must_use]
+pub fn parse_plan_key(key: &Key) -> Option<(PlanId, &str)> {
+    let (plan, name) = key.as_str().strip_prefix(PRUNE)?.split_once('/')?;
+    Some((plan.parse().ok()?, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +193,10 @@ mod tests {
         assert_eq!(parse_session_key(&session_end_key(&session)), Some((session, "end")));
         assert_eq!(parse_session_key(&session_beat_key(&session, 3)), Some((session, "beat-3")));
         assert_eq!(parse_manifest_key(&manifest_key(&session.into())), Some(session.into()));
+        let plan = PlanId::from_bytes([2; 16]);
+        assert_eq!(parse_plan_key(&plan_key(&plan)), Some((plan, "plan")));
+        assert_eq!(parse_plan_key(&plan_sessions_key(&plan)), Some((plan, "sessions")));
+        assert_eq!(parse_plan_key(&plan_final_key(&plan)), Some((plan, "final")));
         let note = NoteId::from_bytes([2; 16]);
         for about in [None, Some(ManifestId::from(session))] {
             assert_eq!(parse_note_key(&note_key(about.as_ref(), &note)), Some((about, note)));

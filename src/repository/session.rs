@@ -173,6 +173,21 @@ impl WriteSession {
         end_session(&self.repository, &end).await
     }
 
+    /// Whether a second end of the session, which has ended, is not stored: it would say the same as the first.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn is_end_kept(&self) -> anyhow::Result<bool> {
+        let end = SessionRecord { outcome: Some(Outcome::None), ..self.record(SessionEvent::End) };
+        let bytes = Bytes::from(encode_record(ObjectKind::Session, self.repository.id(), &end));
+        match self.repository.store().put(&layout::session_end_key(&self.id), bytes, Tier::Metadata).await {
+            Ok(outcome) => Ok(outcome == PutOutcome::Exists),
+            Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn ended(&self) -> anyhow::Result<Option<Outcome>> {
         let key = layout::session_end_key(&self.id);
         match self.repository.store().head(&key).await {
@@ -286,9 +301,29 @@ pub struct SessionList {
     /// Sessions that have an end.
     pub ended: Vec<SessionId>,
     /// Sessions without one.
-    pub open: Vec<SessionId>,
+    pub open: Vec<OpenSession>,
     /// When the first of the open sessions began, by the store's clock.
     pub open_since: Option<Timestamp>,
+    /// When the newest of all these objects was stored, by the store's clock: it is that late at least.
+    pub newest_at: Option<Timestamp>,
+}
+
+/// A session without an end, by the store's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenSession {
+    /// The session.
+    pub id: SessionId,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When the newest of its objects was stored.
+    pub newest_at: Timestamp,
+}
+
+impl SessionList {
+    /// The ids of the open sessions.
+    pub fn open_ids(&self) -> impl Iterator<Item = SessionId> {
+        self.open.iter().map(|session| session.id)
+    }
 }
 
 /// Lists the sessions.
@@ -303,13 +338,14 @@ pub async fn list_sessions(repository: &Repository) -> anyhow::Result<SessionLis
     let session_of = |object: &ObjectInfo| layout::parse_session_key(&object.key).map(|(session, _)| session);
     for records in objects.chunk_by(|a, b| session_of(a) == session_of(b)) {
         let Some(session) = session_of(&records[0]) else { continue };
-        let has_end = records.iter().any(|record| record.key == layout::session_end_key(&session));
-        if has_end {
+        let times = records.iter().map(|record| record.modified_at);
+        let (Some(began_at), Some(newest_at)) = (times.clone().min(), times.max()) else { continue };
+        list.newest_at = list.newest_at.max(Some(newest_at));
+        if records.iter().any(|record| record.key == layout::session_end_key(&session)) {
             list.ended.push(session);
         } else {
-            list.open.push(session);
-            let began_at = records.iter().map(|record| record.modified_at).min();
-            list.open_since = list.open_since.into_iter().chain(began_at).min();
+            list.open.push(OpenSession { id: session, began_at, newest_at });
+            list.open_since = Some(list.open_since.map_or(began_at, |since| since.min(began_at)));
         }
     }
     Ok(list)
@@ -326,8 +362,8 @@ pub async fn end_dead_sessions(
     machine: &str,
     cache: &RecordCache,
 ) -> anyhow::Result<usize> {
-    let open = list_sessions(repository).await?.open;
-    let ended = stream::iter(open)
+    let open = list_sessions(repository).await?;
+    let ended = stream::iter(open.open_ids().collect::<Vec<_>>())
         .map(|session| async move { end_if_ours(repository, session, host, machine, cache).await })
         .buffer_unordered(READS_AT_ONCE)
         .try_collect::<Vec<bool>>()
@@ -342,26 +378,53 @@ async fn end_if_ours(
     machine: &str,
     cache: &RecordCache,
 ) -> anyhow::Result<bool> {
-    let key = layout::session_start_key(&session);
-    let check = |start: &SessionRecord, _: &StoredAs| check_session(start, session);
-    let record = match repository.read_record(ObjectKind::Session, &key, cache, check).await {
-        Ok((record, _)) => record,
-        // A session whose start is gone or damaged is nobody's; prune will void it.
-        Err(error) if error.downcast_ref::<Damage>().is_some() => return Ok(false),
-        Err(error) => return Err(error),
-    };
     let ours = |start: &SessionStart| start.host == host && start.machine == machine;
-    if !record.start.as_ref().is_some_and(ours) {
+    if !find_start(repository, session, cache).await?.as_ref().is_some_and(ours) {
         return Ok(false);
     }
+    end_for_others(repository, session, Outcome::None).await.map(|_| true)
+}
+
+/// Reads who began a session, and for what. A session whose start is gone or damaged is nobody's; prune will void it.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn find_start(
+    repository: &Repository,
+    session: SessionId,
+    cache: &RecordCache,
+) -> anyhow::Result<Option<SessionStart>> {
+    let key = layout::session_start_key(&session);
+    let check = |start: &SessionRecord, _: &StoredAs| check_session(start, session);
+    match repository.read_record(ObjectKind::Session, &key, cache, check).await {
+        Ok((record, _)) => Ok(record.start),
+        Err(error) if error.downcast_ref::<Damage>().is_some() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives up a session that nobody goes on with: what it has stored counts as never written. Gives how the session has
+/// ended, which may be otherwise.
+///
+/// Only for stores that put an end if it is absent: elsewhere this may undo a commit.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn void_session(repository: &Repository, session: SessionId) -> anyhow::Result<SessionEnd> {
+    end_for_others(repository, session, Outcome::Void).await
+}
+
+async fn end_for_others(repository: &Repository, session: SessionId, outcome: Outcome) -> anyhow::Result<SessionEnd> {
     let end = SessionRecord {
         session,
         event: SessionEvent::End,
         number: 0,
         at: repository.clock().now(),
         start: None,
-        outcome: Some(Outcome::None),
+        outcome: Some(outcome),
         manifest_digest: None,
     };
-    end_session(repository, &end).await.map(|_| true)
+    end_session(repository, &end).await
 }

@@ -250,7 +250,7 @@ impl ScratchIndex {
         let folder = ScratchFolder::make(&locator.scratch_directory)?;
         let (access, no_cache) = (Access::Exclusive, RecordCache::none());
         let monitor = locator.monitor.as_ref();
-        let chunks = ChunkIndex::open(&locator.repository, folder.path(), access, &no_cache, monitor).await?;
+        let chunks = ChunkIndex::open_to_read(&locator.repository, folder.path(), access, &no_cache, monitor).await?;
         Ok(Self { chunks, _folder: folder })
     }
 }

@@ -1,29 +1,23 @@
 //! What can happen next: one function for each.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use btrfs_to_s3::clock::Clock;
-use btrfs_to_s3::id::SessionId;
-use btrfs_to_s3::object::{ObjectKind, encode_record};
-use btrfs_to_s3::records::session::{Outcome, SessionEvent, SessionRecord};
-use btrfs_to_s3::repository::layout;
-use btrfs_to_s3::store::{Key, ObjectStore, Tier};
-use bytes::Bytes;
-use jiff::SignedDuration;
+use btrfs_to_s3::forget::forget;
+use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::repository::{Repository, layout};
+use btrfs_to_s3::store::{Key, ObjectStore, Store};
 
 use crate::model::board::{Request, RunId, Waiting};
 use crate::model::checks::{Checked, Invariant, ensure};
 use crate::model::events::Event;
 use crate::model::faults::{Fate, Late};
 use crate::model::quiet::Task;
-use crate::model::runs::{Client, Mark, Memory, Plan, Report, Run, Told};
-use crate::model::schedule::{REPOSITORY, Schedule};
+use crate::model::runs::{Client, Kind, Mark, Memory, Plan, Report, Run, Told};
+use crate::model::schedule::Schedule;
 use crate::samples::random_bytes;
 
-/// Prune may give up a session when its newest object is as old as this.
-const VOID_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Contents that hosts have in common.
 const SHARED_FILES: usize = 6;
 
@@ -46,19 +40,13 @@ pub(crate) enum Action {
     ReplaceMemory(usize, Memory),
     SetClock(usize),
     PassTime,
-    /// Prune gives up a session that is long dead.
-    Void(SessionId),
-    /// A prune is announced.
-    PlanPrune,
-    /// It deletes what sessions have stored that were given up.
-    Prune,
+    /// A backup is forgotten.
+    Forget(ManifestId),
+    /// A host brings a forgotten backup back.
+    Unforget(usize),
+    /// A host deletes what no backup needs.
+    Prune(usize),
     LosePack,
-}
-
-/// A prune that has been announced.
-pub(crate) struct Prune {
-    plan: Key,
-    waits_for: BTreeSet<SessionId>,
 }
 
 impl Schedule {
@@ -76,13 +64,9 @@ impl Schedule {
         }
         choices.push((3, Action::PassTime));
         choices.push((2, Action::SetClock(self.dice.below(self.machines.len()))));
-        if let Some(session) = self.truth.older_than(self.world.now() - VOID_AFTER) {
-            choices.push((40, Action::Void(session)));
-        }
-        if self.prune_can_go_on() {
-            choices.push((40, Action::Prune));
-        } else if self.prune.is_none() && self.truth.has_void_objects() {
-            choices.push((10, Action::PlanPrune));
+        let counting: Vec<ManifestId> = self.truth.counting_ids().into_iter().collect();
+        if !counting.is_empty() {
+            choices.push((8, Action::Forget(self.dice.pick(&counting))));
         }
         if self.roughness.loses_packs && self.truth.packs_lost < 2 && !self.truth.packs.is_empty() {
             choices.push((1, Action::LosePack));
@@ -99,13 +83,19 @@ impl Schedule {
                 choices.push((2, Action::Resume(run.id)));
                 continue;
             }
-            let commits = run.is_backup && self.phase(run.id) == Event::KilledAtTheCommit;
-            let (requests, accidents) = if commits { (150, 5) } else { (400, 1) };
+            let matters = matches!(
+                self.phase(run.id),
+                Event::KilledAtTheCommit
+                    | Event::KilledAtThePlan
+                    | Event::KilledAtTheFinalList
+                    | Event::KilledWhileDeleting
+            );
+            let (requests, accidents) = if matters { (150, 5) } else { (400, 1) };
             let is_slow = run.has(Mark::LeftBehind);
             choices.push((if is_slow { requests / 4 } else { requests }, Action::Serve(run.id)));
             choices.push((accidents * rough.kills, Action::Kill(run.id)));
             choices.push((accidents * rough.suspensions, Action::Suspend(run.id)));
-            if run.is_backup && !is_slow {
+            if run.kind == Kind::Backup && !is_slow {
                 choices.push((accidents * rough.copied_hosts, Action::CopyHost(run.id)));
             }
         }
@@ -119,6 +109,10 @@ impl Schedule {
             // The next run of a host that was copied ends the session of the one that was left behind.
             let left_behind = self.runs.values().any(|run| run.host == host && run.has(Mark::LeftBehind));
             choices.push((if left_behind { 100 } else { 20 }, Action::BackUp(host)));
+            choices.push((if self.truth.published.is_empty() { 1 } else { 12 }, Action::Prune(host)));
+            if !self.truth.forgotten.is_empty() {
+                choices.push((6, Action::Unforget(host)));
+            }
             if !self.truth.published.is_empty() {
                 choices.push((5, Action::Restore(host)));
                 choices.push((3, Action::List(host)));
@@ -138,7 +132,7 @@ impl Schedule {
         match action {
             Action::BackUp(host) => self.begin_backup(host),
             Action::Restore(host) => self.begin_restore(host),
-            Action::List(host) => self.begin(host, false, |client| Task::new(client.list())),
+            Action::List(host) => self.begin(host, Kind::Look, |client| Task::new(client.list())),
             Action::Serve(run) => self.serve(run).await?,
             Action::Kill(run) => self.kill(run),
             Action::Suspend(run) => self.suspend(run).await,
@@ -152,35 +146,38 @@ impl Schedule {
                 let hours = self.dice.pick(&[1, 5, 24, 24 * 7]);
                 self.pass_time(Duration::from_hours(hours)).await;
             }
-            Action::Void(session) => self.void(session).await?,
-            Action::PlanPrune => self.plan_prune().await,
-            Action::Prune => self.prune().await?,
+            Action::Forget(id) => self.forget(id).await,
+            Action::Unforget(host) => self.begin_unforget(host),
+            Action::Prune(host) => {
+                let grace = self.grace;
+                self.begin(host, Kind::Prune, |client| Task::new(client.prune(grace)));
+            }
             Action::LosePack => self.lose_pack().await,
         }
         Ok(())
     }
 
-    fn begin(&mut self, host: usize, is_backup: bool, start: impl FnOnce(Client) -> Task<Report>) {
+    fn begin(&mut self, host: usize, kind: Kind, start: impl FnOnce(Client) -> Task<Report>) {
         let (id, told) = (self.begun, Arc::new(Told::default()));
         self.begun += 1;
         self.to_begin = self.to_begin.saturating_sub(1);
         let machine = &mut self.machines[host];
         let client = Client::new(&self.shared, machine, id, &told, self.truth.packs_lost);
         machine.running = Some(id);
-        let overlaps = is_backup && self.runs.values().any(|run| run.is_backup);
-        let marks = [(Mark::Overlaps, overlaps), (Mark::MetPrune, self.prune.is_some())];
+        let overlaps = self.runs.values().any(|run| run.kind == kind);
+        let marks = [(Mark::Overlaps, overlaps), (Mark::MetPlan, self.truth.has_unfinished_plan())];
         let marks = marks.into_iter().filter_map(|(mark, holds)| holds.then_some(mark)).collect();
         let run = Run {
             id,
             host,
-            is_backup,
+            kind,
             task: start(client),
             told,
             faults: 0,
             outage: 0,
             is_suspended: false,
             marks,
-            published_before: self.truth.published_ids(),
+            published_before: self.truth.counting_ids(),
         };
         self.runs.insert(id, run);
     }
@@ -208,16 +205,24 @@ impl Schedule {
             files,
             incremental: self.dice.per_mille(500),
         };
-        self.begin(host, true, |client| Task::new(client.back_up(plan)));
+        self.begin(host, Kind::Backup, |client| Task::new(client.back_up(plan)));
     }
 
     fn begin_restore(&mut self, host: usize) {
-        let whole = self.truth.published.iter().filter(|(_, backup)| !backup.is_damaged);
-        let ids: Vec<_> = whole.map(|(id, _)| *id).collect();
+        let counting = self.truth.counting_ids();
+        let ids: Vec<_> = counting.into_iter().filter(|id| !self.truth.published[id].is_damaged).collect();
         if !ids.is_empty() {
             let id = self.dice.pick(&ids);
-            self.begin(host, false, |client| Task::new(client.restore(id)));
+            self.begin(host, Kind::Look, |client| Task::new(client.restore(id)));
         }
+    }
+
+    fn begin_unforget(&mut self, host: usize) {
+        let forgotten: Vec<ManifestId> = self.truth.forgotten.keys().copied().collect();
+        let id = self.dice.pick(&forgotten);
+        let stream = self.truth.published[&id].stream.clone();
+        self.shared.streams.lock().unwrap().insert(self.begun, (stream, self.truth.packs_lost));
+        self.begin(host, Kind::Unforget, |client| Task::new(client.unforget(id)));
     }
 
     /// Gives a request of a run its turn.
@@ -240,8 +245,9 @@ impl Schedule {
         let request = waiting.request.clone();
         let is_commit =
             matches!(&request, Request::Put(key, ..) if key.as_str().ends_with("/end") && self.has_manifest(run));
+        let may_delete = self.runs[&run].kind == Kind::Prune;
         let deletes = matches!(request, Request::Delete(_));
-        ensure(Invariant::NothingIsDeleted, !deletes, || format!("run {run}: {request}"))?;
+        ensure(Invariant::OnlyPruneDeletes, !deletes || may_delete, || format!("run {run}: {request}"))?;
         let mut reply = Err(request.failure(fate.kind(), &format!("{fate:?}")));
         match fate {
             Fate::Answer => reply = self.perform_request(run, &request).await?,
@@ -252,7 +258,7 @@ impl Schedule {
             Fate::FailBefore | Fate::Refuse => self.events.count(Event::FailedBeforeItsEffect),
             Fate::Delay => {
                 self.events.count(if is_commit { Event::CommitDelayed } else { Event::Delayed });
-                if matches!(request, Request::Put(..)) {
+                if matches!(request, Request::Put(..) | Request::Delete(_)) {
                     self.late.push(Late { run, request });
                 }
             }
@@ -284,8 +290,17 @@ impl Schedule {
     fn phase(&self, run: RunId) -> Event {
         let puts = self.shared.board.put_targets(run);
         let puts_at = |part: &str| puts.iter().any(|key| key.as_str().contains(part));
-        if !self.runs[&run].is_backup {
+        if self.runs[&run].kind == Kind::Look {
             Event::KilledRestore
+        } else if self.runs[&run].kind == Kind::Unforget {
+            if puts_at("/end") { Event::KilledAtTheCommit } else { Event::KilledUnforget }
+        } else if self.runs[&run].kind == Kind::Prune {
+            match () {
+                () if puts_at("/plan") => Event::KilledAtThePlan,
+                () if puts_at("/final") => Event::KilledAtTheFinalList,
+                () if self.shared.board.deletes(run) => Event::KilledWhileDeleting,
+                () => Event::KilledPrune,
+            }
         } else if puts_at("/end") && self.has_manifest(run) {
             Event::KilledAtTheCommit
         } else if puts_at(layout::MANIFESTS) {
@@ -323,12 +338,13 @@ impl Schedule {
         let number = self.dice.below(self.late.len());
         let Late { run, request } = self.late.remove(number);
         self.note(format!("{request} of run {run} has its effect"));
-        self.events.count(Event::LandedLate);
+        let deletes = matches!(request, Request::Delete(_));
+        self.events.count(if deletes { Event::DeletedLate } else { Event::LandedLate });
         let session = self.truth.session_of_run.get(&run);
         let end = session.and_then(|session| self.truth.sessions[session].end);
         let is_end = request.target().ends_with("/end");
         match end {
-            Some((_, by)) if is_end && by != Some(run) => self.events.count(Event::EndLandedAfterThatOfAnother),
+            Some((_, by)) if is_end && by != run => self.events.count(Event::EndLandedAfterThatOfAnother),
             Some(_) if is_end => self.events.count(Event::EndLandedAfterAnEnd),
             Some(_) => self.events.count(Event::LandedAfterTheEnd),
             None => {}
@@ -355,61 +371,19 @@ impl Schedule {
         }
     }
 
-    async fn void(&mut self, session: SessionId) -> Checked {
-        let record = SessionRecord {
-            session,
-            event: SessionEvent::End,
-            number: 0,
-            at: self.world.now(),
-            start: None,
-            outcome: Some(Outcome::Void),
-            manifest_digest: None,
-        };
-        let (key, body) =
-            (layout::session_end_key(&session), Bytes::from(encode_record(ObjectKind::Session, REPOSITORY, &record)));
-        self.memory.put(&key, body.clone(), Tier::Metadata).await.unwrap();
-        self.stored(None, &key, &body).await?;
-        self.events.count(Event::SessionVoided);
-        Ok(())
-    }
-
-    /// Announces a prune. It waits for the sessions that are open then: they may have looked before they could see it.
-    async fn plan_prune(&mut self) {
-        let plan = Key::new(format!("{}{REPOSITORY}/plan", layout::PRUNE)).unwrap();
-        self.memory.put(&plan, Bytes::from_static(b"a plan"), Tier::Metadata).await.unwrap();
-        self.prune = Some(Prune { plan, waits_for: self.truth.open() });
-        for run in self.runs.values_mut() {
-            run.marks.insert(Mark::MetPrune);
-        }
-    }
-
-    fn prune_can_go_on(&self) -> bool {
-        self.prune.as_ref().is_some_and(|prune| prune.waits_for.is_disjoint(&self.truth.open()))
-    }
-
-    /// Deletes what void sessions have stored, and ends the prune.
-    async fn prune(&mut self) -> Checked {
-        let objects = self.truth.take_void_objects();
-        for key in &objects {
-            self.delete(key).await;
-        }
-        if !objects.is_empty() {
-            self.events.count(Event::Pruned);
-        }
-        self.end_prune().await;
-        self.restore_those_that_used(&objects).await
-    }
-
-    pub(crate) async fn end_prune(&mut self) {
-        if let Some(prune) = self.prune.take() {
-            self.memory.delete(&prune.plan).await.unwrap();
-        }
+    /// Puts a marker, which stays for ever.
+    pub(crate) async fn forget(&mut self, id: ManifestId) {
+        let (store, clock) = (Arc::clone(&self.memory) as Store, Arc::clone(&self.world) as Arc<dyn Clock>);
+        forget(&Repository::open(store, clock).await.unwrap(), id, "one", "").await.unwrap();
+        self.truth.forgotten.insert(id, self.world.now());
+        self.events.count(Event::Forgotten);
+        self.listing_changed = true;
     }
 
     async fn delete(&mut self, key: &Key) {
         // It may have been lost before.
         drop(self.memory.delete(key).await);
-        self.truth.packs.remove(key);
+        self.truth.note_deleted(key);
     }
 
     /// Loses a pack. What needs it is damaged; what begins after that must not build on it.
@@ -419,8 +393,11 @@ impl Schedule {
         self.delete(&pack).await;
         self.truth.packs_lost += 1;
         self.events.count(Event::PackLost);
+        // A prune may have found that the other place of what it has is not needed.
+        let is_relied_on = self.truth.has_unfinished_plan();
         for backup in self.truth.published.values_mut() {
-            backup.is_damaged |= backup.packs.contains(&pack);
+            backup.is_damaged |= is_relied_on;
+            backup.is_damaged |= backup.used.contains(&pack);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
 use btrfs_to_s3::store::{
@@ -88,6 +89,10 @@ pub(crate) fn shortened(key: &str) -> String {
     parts.join("/")
 }
 
+fn is_of_plan(key: &Key) -> bool {
+    key.as_str().starts_with(layout::PRUNE)
+}
+
 type Answer = oneshot::Sender<Result<Reply, StoreError>>;
 
 /// A request that waits.
@@ -126,6 +131,13 @@ impl Board {
         of_run
             .filter_map(|waiting| if let Request::Put(key, ..) = &waiting.request { Some(key.clone()) } else { None })
             .collect()
+    }
+
+    /// Whether a run waits for an object to be deleted.
+    pub(crate) fn deletes(&self, run: RunId) -> bool {
+        let all = self.0.lock().unwrap();
+        let deletes = |waiting: &Waiting| matches!(&waiting.request, Request::Delete(key) if !is_of_plan(key));
+        all.iter().any(|waiting| waiting.run == run && !waiting.is_abandoned() && deletes(waiting))
     }
 
     /// Takes the request that came first of a run, or a later one.

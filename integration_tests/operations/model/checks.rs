@@ -7,10 +7,10 @@ use std::sync::Arc;
 use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::id::{ManifestId, SessionId};
 use btrfs_to_s3::monitor::Monitor;
+use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, Published};
 use btrfs_to_s3::repository::session::list_sessions;
-use btrfs_to_s3::repository::{Repository, layout};
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::recording::RecordingStore;
 use btrfs_to_s3::store::{Key, Store};
@@ -23,7 +23,8 @@ use crate::world::Notes;
 /// What has to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invariant {
-    /// Every backup that was published gives its stream back, byte for byte.
+    /// Every backup that was published, and was not forgotten or not for long, gives its stream back, byte for byte, and
+    /// so do those that it was made against.
     PublishedBackupsRestore,
     /// What is listed is what was published; open sessions and unfinished manifests are as they are.
     ListingIsTrue,
@@ -39,9 +40,13 @@ pub(crate) enum Invariant {
     UsedPacksAreIndexed,
     /// After a run of each host without faults, no session is open.
     NothingIsLeftOpen,
-    /// No run deletes anything. As objects are never replaced either, what has been restored once still can be, until
-    /// the schedule itself deletes something.
-    NothingIsDeleted,
+    /// No other run than a prune deletes anything. As objects are never replaced either, what has been restored once
+    /// still can be, until something is deleted.
+    OnlyPruneDeletes,
+    /// A prune deletes nothing but what a final list names, and the records of its plan.
+    OnlySettledObjectsAreDeleted,
+    /// A prune that nothing else goes on beside leaves nothing that no backup needs.
+    NoGarbageIsLeft,
     /// Neither the program nor the schedule panics.
     NothingPanics,
 }
@@ -67,7 +72,7 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// Restores a backup; gives the packs that took.
+    /// Restores a backup; gives the objects that took.
     pub(crate) async fn restore(&self, id: ManifestId, stream: &[u8], scratch: &Path) -> Checked<BTreeSet<Key>> {
         let recording = Arc::new(RecordingStore::new(Arc::clone(&self.memory) as Store));
         let (store, clock, scratch) = (Arc::clone(&recording) as Store, Arc::clone(&self.clock), scratch.to_owned());
@@ -81,9 +86,9 @@ impl Visitor {
             Ok(bytes) => format!("{id} gives {} other bytes", bytes.len()),
             Err(error) => format!("{id}: {error:#}"),
         })?;
-        let targets = recording.calls().into_iter().map(|call| Key::new(call.target));
-        let packs = targets.flatten().filter(|key| layout::parse_pack_key(key).is_some());
-        Ok(packs.collect())
+        let succeeded = recording.calls().into_iter().filter(|call| call.succeeded);
+        let targets = succeeded.map(|call| Key::new(call.target));
+        Ok(targets.flatten().collect())
     }
 
     /// Compares what is listed with what is true.
@@ -92,12 +97,12 @@ impl Visitor {
         let repository = Repository::open(store, clock).await.unwrap();
         let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
         let listed: BTreeSet<ManifestId> = catalog.published.iter().map(Published::id).collect();
-        let published = truth.published_ids();
+        let published = truth.counting_ids();
         let invariant = Invariant::ListingIsTrue;
         ensure(invariant, catalog.damaged.is_empty(), || format!("damage: {:?}", catalog.damaged))?;
         ensure(invariant, listed == published, || format!("listed {listed:?}, published {published:?}"))?;
         let sessions = list_sessions(&repository).await.unwrap();
-        let (open, truly_open) = (sessions.open.into_iter().collect::<BTreeSet<_>>(), truth.open());
+        let (open, truly_open) = (sessions.open_ids().collect::<BTreeSet<_>>(), truth.open());
         ensure(invariant, open == truly_open, || format!("listed as open {open:?}, open {truly_open:?}"))?;
         let unfinished: BTreeSet<SessionId> = catalog.unfinished.into_iter().map(SessionId::from).collect();
         let with_manifest = |id: &SessionId| truth.sessions[id].has_manifest;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use btrfs_to_s3::backup::BackupSummary;
+use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::prune::PruneReport;
 use btrfs_to_s3::repository::session::Unsettled;
 use btrfs_to_s3::store::Key;
 
@@ -48,18 +50,58 @@ impl Schedule {
             }
             Report::Restore(id, Err(error)) => {
                 self.events.count(Event::RestoreFailed);
-                let cause = self.truth.published[id].is_damaged;
-                judge_failure(run, cause, error)
+                let may_be_gone = !self.truth.protected(self.world.now(), self.grace).contains(id);
+                judge_failure(run, self.truth.published[id].is_damaged || may_be_gone, error)
             }
             Report::Listing(Ok(_)) => Ok(()),
             Report::Listing(Err(error)) => judge_failure(run, false, error),
+            Report::Unforget(id, ended) => match ended.as_ref() {
+                Ok(summary) => {
+                    self.events.count(Event::Unforgotten);
+                    let exists = self.truth.published.contains_key(&summary.id());
+                    ensure(Invariant::ReportsAreTrue, exists, || {
+                        format!("run {} says it is back as {}", run.id, summary.id())
+                    })
+                }
+                Err(error) => {
+                    self.events.count(Event::UnforgetFailed);
+                    let may_be_gone = !self.truth.protected(self.world.now(), self.grace).contains(id);
+                    let is_back = format!("{error:#}").contains("it is there already as backup");
+                    let is_damaged = self.truth.published[id].is_damaged;
+                    judge_failure(run, may_be_gone || is_back || is_damaged || self.was_ended_by_others(run), error)
+                }
+            },
+            Report::Prune(Ok(report)) => {
+                self.note_prune(run, report);
+                Ok(())
+            }
+            Report::Prune(Err(error)) => {
+                self.events.count(Event::PruneFailed);
+                judge_failure(run, self.truth.packs_lost > 0, error)
+            }
         }
     }
 
-    /// All that was published when the run began, and nothing that is not now.
+    fn note_prune(&mut self, run: &Run, report: &PruneReport) {
+        let is_done = report.waits_for.is_empty();
+        self.events.count(if is_done { Event::Pruned } else { Event::PruneWaits });
+        for (event, happened) in [
+            (Event::PrunesOverlapped, run.has(Mark::Overlaps)),
+            (Event::PlanTakenUp, run.has(Mark::MetPlan)),
+            (Event::SuspendedPruneEnded, run.has(Mark::WasSuspended)),
+        ] {
+            if happened {
+                self.events.count(event);
+            }
+        }
+    }
+
+    /// All that was published when the run began and was not forgotten since, and nothing that is not now.
     fn judge_what_was_seen(&self, run: &Run, seen: &BTreeSet<ManifestId>) -> Checked {
         let now = self.truth.published_ids();
-        let holds = run.published_before.is_subset(seen) && seen.is_subset(&now);
+        let mut before = run.published_before.clone();
+        before.retain(|id| !self.truth.forgotten.contains_key(id));
+        let holds = before.is_subset(seen) && seen.is_subset(&now);
         ensure(Invariant::ListingIsTrue, holds, || {
             format!("run {} saw {seen:?}; published before {:?}, now {now:?}", run.id, run.published_before)
         })
@@ -74,6 +116,7 @@ impl Schedule {
             (Event::IncrementalPublished, manifest.parent.is_some()),
             (Event::BackupsOverlapped, run.has(Mark::Overlaps)),
             (Event::SuspendedRunEnded, run.has(Mark::WasSuspended)),
+            (Event::BackupMetPlan, run.has(Mark::MetPlan)),
         ] {
             if happened {
                 self.events.count(event);
@@ -99,24 +142,29 @@ impl Schedule {
             })?;
             self.truth.failed.insert(session);
         }
-        let refused = run.has(Mark::MetPrune) && error.to_string().contains("a prune of memory:// is under way");
-        if refused {
-            self.events.count(Event::RefusedBecauseOfPrune);
+        let message = format!("{error:#}");
+        let of_it =
+            |id: &ManifestId| message.contains(&format!("the parent is needed: backup {id} has been forgotten"));
+        let parent_forgotten = self.truth.forgotten.keys().any(of_it);
+        if parent_forgotten {
+            self.events.count(Event::ParentForgotten);
         }
-        judge_failure(run, ended_by_others || refused, error)
+        judge_failure(run, ended_by_others || parent_forgotten, error)
     }
 
     fn was_ended_by_others(&self, run: &Run) -> bool {
         let session = self.truth.session_of_run.get(&run.id);
         let end = session.and_then(|session| self.truth.sessions[session].end);
-        end.is_some_and(|(_, by)| by != Some(run.id))
+        end.is_some_and(|(_, by)| by != run.id)
     }
 
-    /// Packs have been deleted that nothing should need.
-    pub(crate) async fn restore_those_that_used(&mut self, deleted: &BTreeSet<Key>) -> Checked {
-        for (id, backup) in &self.truth.published {
-            if !backup.is_damaged && !backup.packs.is_disjoint(deleted) {
-                self.visitor().restore(*id, &backup.stream, &self.shared.scratch).await?;
+    /// An object has been deleted that no backup which has to stay should need.
+    pub(crate) async fn restore_those_that_used(&mut self, deleted: &Key) -> Checked {
+        for id in self.truth.protected(self.world.now(), self.grace) {
+            let backup = &self.truth.published[&id];
+            if !backup.is_damaged && backup.used.contains(deleted) {
+                let used = self.visitor().restore(id, &backup.stream, &self.shared.scratch).await?;
+                self.truth.published.get_mut(&id).unwrap().used = used;
             }
         }
         Ok(())

@@ -11,8 +11,10 @@ use btrfs_to_s3::backup::{
     BackupOptions, BackupRequest, BackupRun, BackupSummary, Expected, Host, Stream, never_interrupted,
 };
 use btrfs_to_s3::clock::Clock;
+use btrfs_to_s3::forget::unforget;
 use btrfs_to_s3::id::{ManifestId, Randomness};
 use btrfs_to_s3::monitor::Monitor;
+use btrfs_to_s3::prune::{PruneOptions, PruneReport, Voiding, prune};
 use btrfs_to_s3::records::manifest::Parent;
 use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::cache::RecordCache;
@@ -20,7 +22,7 @@ use btrfs_to_s3::repository::catalog::{Catalog, Published, read_chain};
 use btrfs_to_s3::restore::{RestoreOptions, restore_stream};
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::retry::{RetryPolicy, RetryStore};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::model::board::{Board, BoardStore, RunId};
 use crate::model::quiet::{Readers, Task, WatchedSource};
@@ -157,6 +159,18 @@ pub(crate) enum Report {
     Backup(Box<anyhow::Result<BackupSummary>>),
     Restore(ManifestId, anyhow::Result<Vec<u8>>),
     Listing(anyhow::Result<BTreeSet<ManifestId>>),
+    Prune(anyhow::Result<PruneReport>),
+    Unforget(ManifestId, Box<anyhow::Result<BackupSummary>>),
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Backup,
+    /// It changes nothing.
+    Look,
+    Prune,
+    Unforget,
 }
 
 /// What a run tells while it goes on.
@@ -170,9 +184,10 @@ pub(crate) struct Told {
 impl Report {
     pub(crate) fn error(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::Backup(ended) => ended.as_ref().as_ref().err(),
+            Self::Backup(ended) | Self::Unforget(_, ended) => ended.as_ref().as_ref().err(),
             Self::Restore(_, ended) => ended.as_ref().err(),
             Self::Listing(ended) => ended.as_ref().err(),
+            Self::Prune(ended) => ended.as_ref().err(),
         }
     }
 }
@@ -183,17 +198,17 @@ pub(crate) enum Mark {
     WasSuspended,
     /// The host goes on without it, from a copy.
     LeftBehind,
-    /// It is a backup that began while another was under way.
+    /// It began while another of its kind was under way.
     Overlaps,
-    /// A prune was announced before it ended.
-    MetPrune,
+    /// It began while the plan of a prune was there.
+    MetPlan,
 }
 
 /// Something that a host does.
 pub(crate) struct Run {
     pub(crate) id: RunId,
     pub(crate) host: usize,
-    pub(crate) is_backup: bool,
+    pub(crate) kind: Kind,
     pub(crate) task: Task<Report>,
     pub(crate) told: Arc<Told>,
     /// Requests that did not go well.
@@ -340,6 +355,23 @@ impl Client {
             Err(error) => Err(error),
         };
         Report::Restore(id, restored)
+    }
+
+    pub(crate) async fn unforget(self, id: ManifestId) -> Report {
+        let published = match self.open().await {
+            Ok(repository) => unforget(&repository, &self.host, id, &never_interrupted(), &self.monitor()).await,
+            Err(error) => Err(error),
+        };
+        Report::Unforget(id, Box::new(published))
+    }
+
+    pub(crate) async fn prune(self, grace: SignedDuration) -> Report {
+        let options = PruneOptions { grace, voiding: Voiding::IfSafe, dry_run: false };
+        let pruned = match self.open().await {
+            Ok(repository) => prune(&repository, &self.host, &options, &self.monitor()).await,
+            Err(error) => Err(error),
+        };
+        Report::Prune(pruned)
     }
 
     pub(crate) async fn list(self) -> Report {

@@ -15,17 +15,19 @@ use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::{Key, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier};
 use bytes::Bytes;
+use jiff::SignedDuration;
 use tempfile::TempDir;
 
-use crate::model::actions::{Action, Prune};
+use crate::model::actions::Action;
 use crate::model::board::{Board, Reply, Request, RunId, Waiting};
 use crate::model::checks::{Checked, Invariant, Violation, Visitor, check_packs, ensure};
 use crate::model::dice::{Dice, SeededIds};
 use crate::model::events::{Event, Events};
 use crate::model::faults::{Late, Roughness};
+use crate::model::garbage::check_no_garbage;
 use crate::model::quiet::{Readers, runtime, settle};
 use crate::model::runs::{Machine, Run, Shared, WorldClock};
-use crate::model::truth::{Backup, Truth};
+use crate::model::truth::{Backup, Truth, is_pack};
 
 pub(crate) const REPOSITORY: RepositoryId = RepositoryId::from_bytes([0x11; 16]);
 /// A schedule that is not over after so many steps never ends.
@@ -41,7 +43,8 @@ pub(crate) struct Schedule {
     pub(crate) machines: Vec<Machine>,
     pub(crate) runs: BTreeMap<RunId, Run>,
     pub(crate) late: Vec<Late>,
-    pub(crate) prune: Option<Prune>,
+    /// Forgotten backups stay for so long.
+    pub(crate) grace: SignedDuration,
     pub(crate) truth: Truth,
     pub(crate) events: Events,
     pub(crate) trace: Vec<String>,
@@ -88,7 +91,8 @@ impl Schedule {
         };
         let machines = ["one", "two", "three"].map(|name| Machine::new(name, folder.path(), &world)).into();
         Self {
-            to_begin: 5 + dice.below(6),
+            to_begin: 6 + dice.below(7),
+            grace: SignedDuration::from_hours(dice.pick(&[0, 0, 7 * 24])),
             dice,
             roughness,
             memory: Arc::new(memory),
@@ -97,7 +101,6 @@ impl Schedule {
             machines,
             runs: BTreeMap::new(),
             late: Vec::new(),
-            prune: None,
             truth: Truth::default(),
             events: Events::default(),
             trace: vec![format!("{roughness:?}")],
@@ -148,7 +151,6 @@ impl Schedule {
             std::mem::take(&mut self.late).into_iter().partition(|late| late.request.target().ends_with("/end"));
         self.late = others;
         self.land_everything().await?;
-        self.end_prune().await;
         for host in 0..self.machines.len() {
             self.step(Action::BackUp(host)).await?;
             let run = self.begun - 1;
@@ -160,10 +162,34 @@ impl Schedule {
         ensure(Invariant::NothingIsLeftOpen, open.is_empty(), || format!("{open:?}"))?;
         self.late = ends;
         self.land_everything().await?;
-        self.step(Action::Prune).await?;
+        self.prune_at_last().await?;
         self.visitor().check_listing(&self.truth).await?;
-        for (id, backup) in self.truth.published.iter().filter(|(_, backup)| !backup.is_damaged) {
-            self.visitor().restore(*id, &backup.stream, &self.shared.scratch).await?;
+        let protected = self.truth.protected(self.world.now(), self.grace);
+        for (id, backup) in self.truth.published.iter().filter(|(id, _)| protected.contains(id)) {
+            if !backup.is_damaged {
+                self.visitor().restore(*id, &backup.stream, &self.shared.scratch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets some backups, and deletes what nothing needs then: in one run, as nothing else goes on.
+    async fn prune_at_last(&mut self) -> Checked {
+        self.grace = SignedDuration::ZERO;
+        for id in self.truth.counting_ids() {
+            if self.dice.per_mille(400) {
+                self.step(Action::Forget(id)).await?;
+            }
+        }
+        for _ in 0..2 {
+            self.step(Action::Prune(0)).await?;
+            let run = self.begun - 1;
+            while self.runs.contains_key(&run) {
+                self.step(Action::Serve(run)).await?;
+            }
+            if self.truth.packs_lost == 0 {
+                check_no_garbage(&self.memory, &self.truth.protected(self.world.now(), self.grace)).await?;
+            }
         }
         Ok(())
     }
@@ -194,8 +220,8 @@ impl Schedule {
     /// Requests of runs that were killed, or that a run does not want any more, may have been on their way already.
     fn take_abandoned(&mut self) {
         for Waiting { run, request, .. } in self.shared.board.take_abandoned() {
-            let is_put = matches!(request, Request::Put(..));
-            let is_late = is_put && self.dice.per_mille(500);
+            let changes = matches!(request, Request::Put(..) | Request::Delete(_));
+            let is_late = changes && self.dice.per_mille(500);
             self.note(format!(
                 "run {run} no longer waits for {request}{}",
                 if is_late { ", which is under way" } else { "" }
@@ -217,23 +243,43 @@ impl Schedule {
         if conflicts && !self.roughness.compares_lengths {
             reply = Ok(Reply::Put(PutOutcome::Exists));
         }
-        if let Request::Put(key, body, _) = request {
-            match &reply {
-                Ok(Reply::Put(PutOutcome::Stored)) => self.stored(Some(run), key, body).await?,
-                _ if self.truth.is_by(key, run) => self.events.count(Event::RetriedPutMetItself),
-                _ => {}
+        match (request, &reply) {
+            (Request::Put(key, body, _), Ok(Reply::Put(PutOutcome::Stored))) => self.stored(run, key, body).await?,
+            (Request::Put(key, ..), _) if self.truth.is_by(key, run) => self.events.count(Event::RetriedPutMetItself),
+            (Request::Put(key, ..), Ok(_)) if key.as_str().ends_with("/final") => {
+                self.events.count(Event::FinalListMetAnother);
             }
+            (Request::Delete(key), Ok(_)) => self.deleted(key).await?,
+            _ => {}
         }
         Ok(reply)
     }
 
+    /// Takes note of an object that a prune has deleted.
+    async fn deleted(&mut self, key: &Key) -> Checked {
+        ensure(Invariant::OnlySettledObjectsAreDeleted, self.truth.may_be_deleted(key), || key.to_string())?;
+        for (event, prefix) in [
+            (Event::PackDeleted, "data/"),
+            (Event::PackDeleted, "meta/"),
+            (Event::SegmentDeleted, layout::SEGMENTS),
+            (Event::ManifestDeleted, layout::MANIFESTS),
+        ] {
+            if key.as_str().starts_with(prefix) {
+                self.events.count(event);
+            }
+        }
+        self.truth.note_deleted(key);
+        self.listing_changed |= key.as_str().starts_with(layout::MANIFESTS);
+        self.restore_those_that_used(key).await
+    }
+
     /// Takes note of an object that has just been stored.
-    pub(crate) async fn stored(&mut self, run: Option<RunId>, key: &Key, body: &Bytes) -> Checked {
-        let published = self.truth.note(run, key, body, self.world.now());
+    async fn stored(&mut self, run: RunId, key: &Key, body: &Bytes) -> Checked {
+        let published = self.truth.note(run, key, body, &mut self.events);
         self.listing_changed |= key.as_str().ends_with("/end") || key.as_str().starts_with(layout::MANIFESTS);
-        match (published, run) {
-            (Some(session), Some(run)) => self.published(session, run).await,
-            _ => Ok(()),
+        match published {
+            Some(session) => self.published(session, run).await,
+            None => Ok(()),
         }
     }
 
@@ -246,15 +292,16 @@ impl Schedule {
         let (stream, lost_before) =
             streams.lock().unwrap().get(&run).cloned().expect("a run has a stream before it commits");
         let is_damaged = self.truth.packs_lost != lost_before;
-        let mut packs = BTreeSet::new();
+        let mut used = BTreeSet::new();
         if !is_damaged {
-            packs = self.visitor().restore(session.into(), &stream, &self.shared.scratch).await?;
-            check_packs(&self.truth, session, &packs)?;
-            if packs.iter().any(|pack| self.truth.packs.get(pack) != Some(&session)) {
+            used = self.visitor().restore(session.into(), &stream, &self.shared.scratch).await?;
+            check_packs(&self.truth, session, &used)?;
+            if used.iter().any(|key| is_pack(key) && self.truth.packs.get(key) != Some(&session)) {
                 self.events.count(Event::PacksOfOthersUsed);
             }
         }
-        self.truth.published.insert(session.into(), Backup { stream, packs, is_damaged });
+        let parent = self.truth.sessions[&session].parent;
+        self.truth.published.insert(session.into(), Backup { stream, used, parent, is_damaged });
         Ok(())
     }
 

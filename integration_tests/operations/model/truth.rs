@@ -2,42 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use btrfs_to_s3::id::{ManifestId, SessionId};
+use btrfs_to_s3::id::{ManifestId, PlanId, SessionId};
 use btrfs_to_s3::index::Segment;
 use btrfs_to_s3::object::{ObjectKind, decode_record, read_header};
+use btrfs_to_s3::records::manifest::Manifest;
+use btrfs_to_s3::records::prune::{Doomed, PruneRecord};
 use btrfs_to_s3::records::session::{Outcome, SessionRecord};
 use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::store::Key;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::model::board::RunId;
+use crate::model::events::{Event, Events};
 
 /// A session.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    /// What it says and by which run that was stored; prune's by none.
-    pub(crate) end: Option<(Outcome, Option<RunId>)>,
+    /// What it says and by which run that was stored.
+    pub(crate) end: Option<(Outcome, RunId)>,
     pub(crate) has_start: bool,
     pub(crate) has_manifest: bool,
-    /// When its newest object was stored.
-    pub(crate) newest_at: Timestamp,
-    /// Packs and segments.
-    pub(crate) objects: BTreeSet<Key>,
-}
-
-impl Session {
-    fn is_void(&self) -> bool {
-        self.end.is_some_and(|(outcome, _)| outcome == Outcome::Void)
-    }
+    /// The parent that its manifest names.
+    pub(crate) parent: Option<ManifestId>,
 }
 
 /// A backup that exists.
 #[derive(Debug)]
 pub(crate) struct Backup {
     pub(crate) stream: Vec<u8>,
-    /// Packs that a restore of it has read.
-    pub(crate) packs: BTreeSet<Key>,
+    /// Objects that a restore of it has read.
+    pub(crate) used: BTreeSet<Key>,
+    /// The backup that it was made against.
+    pub(crate) parent: Option<ManifestId>,
     /// A pack of it was lost.
     pub(crate) is_damaged: bool,
 }
@@ -50,8 +47,14 @@ pub(crate) struct Truth {
     pub(crate) published: BTreeMap<ManifestId, Backup>,
     /// Which session has stored a pack.
     pub(crate) packs: BTreeMap<Key, SessionId>,
-    /// The sessions whose segments name a pack.
-    indexed: BTreeMap<Key, BTreeSet<SessionId>>,
+    /// The segments that name a pack, with their sessions.
+    indexed: BTreeMap<Key, BTreeMap<Key, SessionId>>,
+    /// Backups that were forgotten, and when.
+    pub(crate) forgotten: BTreeMap<ManifestId, Timestamp>,
+    /// Plans that are there.
+    plans: BTreeMap<PlanId, Doomed>,
+    /// What final lists name.
+    settled: BTreeSet<Key>,
     /// Sessions whose runs said that they had failed.
     pub(crate) failed: BTreeSet<SessionId>,
     writers: BTreeMap<Key, RunId>,
@@ -59,31 +62,28 @@ pub(crate) struct Truth {
 }
 
 impl Truth {
-    /// Takes note of an object that has been stored, by prune where no run is named; gives the session it publishes.
-    pub(crate) fn note(&mut self, run: Option<RunId>, key: &Key, body: &Bytes, now: Timestamp) -> Option<SessionId> {
-        if let Some(run) = run {
-            self.writers.insert(key.clone(), run);
-        }
+    /// Takes note of an object that has been stored; gives the session it publishes.
+    pub(crate) fn note(&mut self, run: RunId, key: &Key, body: &Bytes, events: &mut Events) -> Option<SessionId> {
+        self.writers.insert(key.clone(), run);
         if let Some((id, name)) = layout::parse_session_key(key) {
-            if name == "start"
-                && let Some(run) = run
-            {
+            if name == "start" {
                 self.session_of_run.insert(run, id);
             }
             let session = self.sessions.entry(id).or_default();
-            session.newest_at = now;
             session.has_start |= name == "start";
-            return (name == "end").then(|| self.note_end(run, id, body)).flatten();
+            return (name == "end").then(|| self.note_end(run, id, body, events)).flatten();
         }
-        let id = *self.session_of_run.get(&run?)?;
-        let session = self.sessions.entry(id).or_default();
-        session.newest_at = now;
-        if layout::parse_manifest_key(key).is_some() {
-            session.has_manifest = true;
+        if let Some((id, name)) = layout::parse_plan_key(key) {
+            self.note_plan(id, name, body, events);
             return None;
         }
-        session.objects.insert(key.clone());
-        if layout::parse_pack_key(key).is_some() {
+        let id = *self.session_of_run.get(&run)?;
+        let session = self.sessions.entry(id).or_default();
+        if layout::parse_manifest_key(key).is_some() {
+            let (_, manifest) = decode_record::<Manifest>(ObjectKind::Manifest, body).unwrap();
+            session.has_manifest = true;
+            session.parent = manifest.parent.map(|parent| parent.manifest);
+        } else if layout::parse_pack_key(key).is_some() {
             self.packs.insert(key.clone(), id);
         } else {
             self.note_segment(key, body);
@@ -91,10 +91,53 @@ impl Truth {
         None
     }
 
-    fn note_end(&mut self, run: Option<RunId>, id: SessionId, body: &Bytes) -> Option<SessionId> {
+    fn note_plan(&mut self, id: PlanId, name: &str, body: &Bytes, events: &mut Events) {
+        let (_, record) = decode_record::<PruneRecord>(ObjectKind::Plan, body).unwrap();
+        if name == "plan" {
+            self.plans.insert(id, record.objects);
+        } else if name == "final" {
+            let planned = self.plans.get(&id).cloned().unwrap_or_default();
+            let (objects, count) = (record.objects, |doomed: &Doomed| doomed.packs().count());
+            for (event, times) in [
+                (Event::PackStruck, count(&planned) - count(&objects)),
+                (Event::ManifestStruck, planned.manifests.len() - objects.manifests.len()),
+            ] {
+                (0..times).for_each(|_| events.count(event));
+            }
+            self.settled.extend(objects.packs().map(|(class, id)| layout::pack_key(class, &id)));
+            self.settled.extend(objects.segments.iter().map(layout::segment_key));
+            self.settled.extend(objects.manifests.iter().map(layout::manifest_key));
+        }
+    }
+
+    /// Whether an object may be deleted.
+    pub(crate) fn may_be_deleted(&self, key: &Key) -> bool {
+        let of_plan = layout::parse_plan_key(key).is_some_and(|(_, name)| name != "final");
+        of_plan || self.settled.contains(key)
+    }
+
+    /// Takes note of an object that was deleted or lost.
+    pub(crate) fn note_deleted(&mut self, key: &Key) {
+        self.packs.remove(key);
+        for segments in self.indexed.values_mut() {
+            segments.remove(key);
+        }
+        if let Some((id, "plan")) = layout::parse_plan_key(key) {
+            self.plans.remove(&id);
+        }
+    }
+
+    pub(crate) fn has_unfinished_plan(&self) -> bool {
+        !self.plans.is_empty()
+    }
+
+    fn note_end(&mut self, run: RunId, id: SessionId, body: &Bytes, events: &mut Events) -> Option<SessionId> {
         let (_, record) = decode_record::<SessionRecord>(ObjectKind::Session, body).unwrap();
         let outcome = record.outcome.unwrap();
         self.sessions.get_mut(&id).unwrap().end = Some((outcome, run));
+        if outcome == Outcome::Void {
+            events.count(Event::SessionVoided);
+        }
         (outcome == Outcome::Manifest).then_some(id)
     }
 
@@ -103,7 +146,7 @@ impl Truth {
         let segment = Segment::decode(repository, layout::parse_segment_key(key).unwrap(), body).unwrap();
         for pack in &segment.packs {
             let pack_key = layout::pack_key(pack.footer.class, &pack.id);
-            self.indexed.entry(pack_key).or_default().insert(segment.session);
+            self.indexed.entry(pack_key).or_default().insert(key.clone(), segment.session);
         }
     }
 
@@ -114,6 +157,25 @@ impl Truth {
 
     pub(crate) fn published_ids(&self) -> BTreeSet<ManifestId> {
         self.published.keys().copied().collect()
+    }
+
+    /// Backups that were published and not forgotten.
+    pub(crate) fn counting_ids(&self) -> BTreeSet<ManifestId> {
+        self.published.keys().copied().filter(|id| !self.forgotten.contains_key(id)).collect()
+    }
+
+    /// Backups that have to stay: those not forgotten, or not for as long as `grace`, and those they were made against.
+    pub(crate) fn protected(&self, now: Timestamp, grace: SignedDuration) -> BTreeSet<ManifestId> {
+        let is_over = |id: &ManifestId| self.forgotten.get(id).is_some_and(|at| now.duration_since(*at) >= grace);
+        let mut protected = BTreeSet::new();
+        for mut id in self.published.keys().copied().filter(|id| !is_over(id)) {
+            while protected.insert(id)
+                && let Some(parent) = self.published[&id].parent
+            {
+                id = parent;
+            }
+        }
+        protected
     }
 
     /// Sessions that have a start or a beat, and no end.
@@ -128,8 +190,8 @@ impl Truth {
     }
 
     /// A pack that a session uses although nobody promises to keep it, and why.
-    pub(crate) fn unsafe_pack(&self, user: SessionId, packs: &BTreeSet<Key>) -> Option<String> {
-        packs.iter().find_map(|pack| {
+    pub(crate) fn unsafe_pack(&self, user: SessionId, objects: &BTreeSet<Key>) -> Option<String> {
+        objects.iter().filter(|key| is_pack(key)).find_map(|pack| {
             let owner = self.packs.get(pack).copied();
             match owner {
                 Some(owner) if owner == user || self.counts(&owner) => None,
@@ -139,26 +201,14 @@ impl Truth {
     }
 
     /// A pack that a session uses and that no segment names.
-    pub(crate) fn unindexed_pack<'k>(&self, user: SessionId, packs: &'k BTreeSet<Key>) -> Option<&'k Key> {
-        packs.iter().find(|pack| {
+    pub(crate) fn unindexed_pack<'k>(&self, user: SessionId, objects: &'k BTreeSet<Key>) -> Option<&'k Key> {
+        objects.iter().filter(|key| is_pack(key)).find(|pack| {
             let sessions = self.indexed.get(*pack);
-            !sessions.is_some_and(|sessions| sessions.iter().any(|session| *session == user || self.counts(session)))
+            !sessions.is_some_and(|sessions| sessions.values().any(|session| *session == user || self.counts(session)))
         })
     }
+}
 
-    pub(crate) fn has_void_objects(&self) -> bool {
-        self.sessions.values().any(|session| session.is_void() && !session.objects.is_empty())
-    }
-
-    /// What void sessions have stored; it is going to be deleted.
-    pub(crate) fn take_void_objects(&mut self) -> BTreeSet<Key> {
-        let void = self.sessions.values_mut().filter(|session| session.is_void());
-        void.flat_map(|session| std::mem::take(&mut session.objects)).collect()
-    }
-
-    /// A session that prune may give up: its newest object is older than that.
-    pub(crate) fn older_than(&self, time: Timestamp) -> Option<SessionId> {
-        let old = |session: &Session| session.end.is_none() && session.newest_at < time;
-        self.sessions.iter().find(|(_, session)| old(session)).map(|(id, _)| *id)
-    }
+pub(crate) fn is_pack(key: &Key) -> bool {
+    layout::parse_pack_key(key).is_some()
 }

@@ -1,0 +1,310 @@
+//! Deletes what no backup needs any more.
+//!
+//! `docs/ordering.md`, "Prune", says in which order, and why nothing is deleted that a run which goes on meanwhile builds
+//! upon. In short: a plan is announced, the sessions are waited for that may not have seen it, and what they turn out to
+//! need is struck from it.
+
+mod bits;
+mod live;
+mod mark;
+mod nodes;
+mod plan;
+mod sessions;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::backup::Host;
+use crate::id::{ManifestId, PackId, SegmentId, SessionId};
+use crate::local_index::Access;
+use crate::monitor::Monitor;
+use crate::pack::format::PackClass;
+use crate::prune::live::list_manifests;
+use crate::prune::mark::{Fate, MarkedPack, Marking};
+use crate::prune::plan::{Observed, plan_deletion, strike_needed};
+use crate::prune::sessions::{StoreFacts, try_store, void_dead_sessions, waits_for};
+use crate::records::config::check_features;
+use crate::records::prune::Doomed;
+use crate::repository::index::ChunkIndex;
+use crate::repository::plans::{self, Named, UnfinishedPlan};
+use crate::repository::session::end_dead_sessions;
+use crate::repository::{Damage, Repository, layout};
+use crate::store::{Key, list_all};
+
+pub use sessions::WaitedFor;
+
+/// Objects that are deleted at once.
+const DELETIONS_AT_ONCE: usize = 16;
+/// A mark is made so often at most, where other prunes delete what it reads.
+const MARKS_MAX: usize = 4;
+
+/// What a prune may do.
+#[derive(Debug, Clone)]
+pub struct PruneOptions {
+    /// A forgotten backup stays for so long, by the store's clock, so that people can undo it.
+    pub grace: SignedDuration,
+    /// Whether sessions are given up whose newest object is 30 days old.
+    pub voiding: Voiding,
+    /// Whether nothing is changed.
+    pub dry_run: bool,
+}
+
+/// Whether sessions are given up that nobody goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Voiding {
+    /// They are not. A plan may have to wait for them for ever.
+    Never,
+    /// They are if the store turns out to keep the first end of a session: then none can be given up that has published.
+    IfSafe,
+    /// They are. The caller knows that they are dead.
+    Always,
+}
+
+/// What a prune did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneReport {
+    /// What was deleted, or would be.
+    pub deleted: Deleted,
+    /// What it waits for. The next prune does the rest.
+    pub waits_for: Vec<WaitedFor>,
+    /// How many sessions were given up.
+    pub voided: usize,
+}
+
+/// Objects that were deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Manifests: backups that were forgotten, and those that never came to exist.
+    pub manifests: usize,
+    /// Index segments.
+    pub segments: usize,
+    /// Packs.
+    pub packs: usize,
+    /// Bytes of these packs, where they are known: not of what another prune had found already.
+    pub pack_bytes: u64,
+}
+
+impl Deleted {
+    fn add(&mut self, objects: &Doomed, pack_bytes: u64) {
+        self.manifests += objects.manifests.len();
+        self.segments += objects.segments.len();
+        self.packs += objects.data_packs.len() + objects.meta_packs.len();
+        self.pack_bytes += pack_bytes;
+    }
+}
+
+/// What a prune works with.
+struct Pruning<'a> {
+    repository: &'a Repository,
+    host: &'a Host,
+    options: &'a PruneOptions,
+    monitor: &'a Arc<dyn Monitor>,
+}
+
+/// Deletes what no backup needs any more, or goes on with what an earlier prune has begun.
+///
+/// To be called with the host's lock held. May be ended at any moment: the next prune goes on.
+///
+/// # Errors
+///
+/// If this program may not prune the repository; if a backup that stays, the end of a session or a segment of the index
+/// cannot be read, or something a backup needs is missing: then nothing is deleted. Or if the store or the local disk fails.
+pub async fn prune(
+    repository: &Repository,
+    host: &Host,
+    options: &PruneOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<PruneReport> {
+    let required = &repository.config().required_to_prune;
+    check_features("prune", required).with_context(|| format!("pruning {}", repository.store().url()))?;
+    let pruning = Pruning { repository, host, options, monitor };
+    if options.dry_run { pruning.describe().await } else { pruning.run().await }
+}
+
+impl Pruning<'_> {
+    async fn run(&self) -> anyhow::Result<PruneReport> {
+        let mut report = PruneReport::default();
+        end_dead_sessions(self.repository, &self.host.name, &self.host.machine, &self.host.cache).await?;
+        let StoreFacts { now, keeps_ends } = try_store(self.repository, self.host).await?;
+        if self.options.voiding == Voiding::Always || (self.options.voiding == Voiding::IfSafe && keeps_ends) {
+            report.voided = void_dead_sessions(self.repository, now).await?;
+        }
+        for plan in plans::list_unfinished(self.repository).await? {
+            if !self.finish(&plan, &mut report).await? {
+                return Ok(report);
+            }
+        }
+        plans::remove_leftovers(self.repository).await?;
+        let (doomed, _) = self.make_plan(now).await?;
+        if doomed.count() > 0 {
+            let plan = plans::put_plan(self.repository, doomed).await?;
+            self.finish(&plan, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Says what a run would do, and changes nothing in the repository.
+    async fn describe(&self) -> anyhow::Result<PruneReport> {
+        let mut report = PruneReport::default();
+        for plan in plans::list_unfinished(self.repository).await? {
+            report.deleted.add(&plan.objects, 0);
+            report.waits_for.extend(waits_for(self.repository, plan.id, false, &self.host.cache).await?);
+        }
+        if report.deleted == Deleted::default() {
+            let (doomed, pack_bytes) = self.make_plan(self.repository.clock().now()).await?;
+            report.deleted.add(&doomed, pack_bytes);
+        }
+        Ok(report)
+    }
+
+    /// Finds out what is to be deleted, if nobody needs it by the time it is; gives the bytes of these packs as well.
+    async fn make_plan(&self, now: Timestamp) -> anyhow::Result<(Doomed, u64)> {
+        let forgotten = list_all(self.repository.store().as_ref(), layout::FORGOTTEN).await?;
+        let is_over = |modified_at: Timestamp| now.duration_since(modified_at) >= self.options.grace;
+        let over = forgotten.iter().filter(|marker| is_over(marker.modified_at));
+        let over: HashSet<ManifestId> = over.filter_map(|marker| layout::parse_forgotten_key(&marker.key)).collect();
+        let planned = self.observe(None, |id| over.contains(id), plan_deletion).await?;
+        planned.context("only a plan can vanish")
+    }
+
+    /// Goes on with a plan as far as possible; says whether it is finished.
+    async fn finish(&self, plan: &UnfinishedPlan, report: &mut PruneReport) -> anyhow::Result<bool> {
+        let mut pack_bytes = 0;
+        let objects = if let Some(objects) = plans::read_final(self.repository, plan.id).await? {
+            objects
+        } else {
+            report.waits_for = waits_for(self.repository, plan.id, true, &self.host.cache).await?;
+            if !report.waits_for.is_empty() {
+                return Ok(false);
+            }
+            let left = self.mark_again(plan).await?;
+            pack_bytes = left.as_ref().map_or(0, |(_, bytes)| *bytes);
+            self.settle(plan, left.map(|(objects, _)| objects)).await?
+        };
+        self.delete(&objects).await?;
+        plans::finish(self.repository, plan.id).await?;
+        report.deleted.add(&objects, pack_bytes);
+        Ok(true)
+    }
+
+    /// What is left of a plan when all that is needed is struck: what it does not name is, and what was forgotten since as
+    /// well. Gives none where another prune has finished the plan.
+    async fn mark_again(&self, plan: &UnfinishedPlan) -> anyhow::Result<Option<(Doomed, u64)>> {
+        let named: HashSet<ManifestId> = plan.objects.manifests.iter().copied().collect();
+        let strike = |observed: &Observed<'_>, marked: &[MarkedPack]| strike_needed(&plan.objects, observed, marked);
+        self.observe(Some(plan), |id| named.contains(id), strike).await
+    }
+
+    /// Settles what is deleted: what this prune has found, unless another one was faster.
+    async fn settle(&self, plan: &UnfinishedPlan, left: Option<Doomed>) -> anyhow::Result<Doomed> {
+        match left {
+            Some(objects) => plans::settle_final(self.repository, plan.id, objects).await,
+            None => Ok(plans::read_final(self.repository, plan.id).await?.unwrap_or_default()),
+        }
+    }
+
+    /// Lists and marks; gives what is decided then, and the bytes of the packs in it. Gives none where the plan has been
+    /// finished by another prune.
+    async fn observe(
+        &self,
+        plan: Option<&UnfinishedPlan>,
+        may_go: impl Fn(&ManifestId) -> bool,
+        decide: impl Fn(&Observed<'_>, &[MarkedPack]) -> Doomed,
+    ) -> anyhow::Result<Option<(Doomed, u64)>> {
+        for attempt in 1.. {
+            match self.observe_once(plan, &may_go, &decide).await {
+                // What is missing may have been deleted by another prune, and be elsewhere by now.
+                Err(error) if attempt < MARKS_MAX && error.downcast_ref::<Damage>().is_some() => {
+                    tracing::debug!(error = %format!("{error:#}"), "it is looked for once more");
+                }
+                observed => return observed,
+            }
+        }
+        unreachable!("the last attempt is an answer")
+    }
+
+    /// Lists, in this order, plans, sessions, manifests, segments and packs, and marks what is needed.
+    async fn observe_once(
+        &self,
+        plan: Option<&UnfinishedPlan>,
+        may_go: &impl Fn(&ManifestId) -> bool,
+        decide: &impl Fn(&Observed<'_>, &[MarkedPack]) -> Doomed,
+    ) -> anyhow::Result<Option<(Doomed, u64)>> {
+        let (repository, cache, monitor) = (self.repository, &self.host.cache, self.monitor.as_ref());
+        let unfinished = plans::list_unfinished(repository).await?;
+        if plan.is_some_and(|plan| unfinished.iter().all(|other| other.id != plan.id)) {
+            return Ok(None);
+        }
+        let is_other = |other: &&UnfinishedPlan| plan.is_none_or(|plan| plan.id != other.id);
+        let ours = Named::by(plan);
+        let others = Named::by(unfinished.iter().filter(is_other));
+        // What these need may be gone already.
+        let mut settled = HashSet::new();
+        for other in unfinished.iter().filter(is_other) {
+            let list = plans::read_final(repository, other.id).await?;
+            settled.extend(list.into_iter().flat_map(|list| list.manifests));
+        }
+        let may_go = |id: &ManifestId| settled.contains(id) || may_go(id);
+        let manifests = list_manifests(repository, cache, monitor, may_go).await?;
+        let (directory, access) = (&self.host.index_directory, Access::Exclusive);
+        let (index, listing) = ChunkIndex::open_listed(repository, directory, access, cache, monitor).await?;
+        ensure!(index.unreadable_segments() == 0, "nothing is pruned while a segment of the index cannot be read");
+        let fate = |class, pack| {
+            if ours.has_pack(class, pack) {
+                Fate::Goes
+            } else if others.has_pack(class, pack) {
+                Fate::IsOfOthers
+            } else {
+                Fate::Stays
+            }
+        };
+        let mut marking = Marking::new(repository, index.survey(), fate)?;
+        for manifest in &manifests.live {
+            let what = || format!("looking for what backup {} of '{}' needs", manifest.id(), manifest.subvolume);
+            marking.mark(manifest).await.with_context(what)?;
+        }
+        let segments: Vec<SegmentId> = index.survey().segments().map(|segment| segment.id).collect();
+        let is_void = |(_, session): &&(SegmentId, SessionId)| manifests.void.contains(session);
+        let void_segments = index.uncounted_segments().iter().filter(is_void).map(|(id, _)| *id).collect::<Vec<_>>();
+        let observed = Observed {
+            listed: &listing.packs,
+            segments: &segments,
+            void_segments: &void_segments,
+            manifests: &manifests.going,
+            open: &manifests.open,
+            open_since: manifests.open_since,
+            named: &others,
+        };
+        let packs: HashSet<(PackClass, PackId)> = decide(&observed, marking.packs()).packs().collect();
+        let goes = |class, id| packs.contains(&(class, id));
+        let data_pack_stays = |id| listing.packs.contains_key(&(PackClass::Data, id)) && !goes(PackClass::Data, id);
+        marking.mark_copies_of_footers(|id| goes(PackClass::Meta, id), data_pack_stays).await?;
+        let decided = decide(&observed, marking.packs());
+        let bytes = |pack| listing.packs.get(&pack).map_or(0, |listed| listed.size_bytes);
+        let pack_bytes = decided.packs().map(bytes).sum();
+        Ok(Some((decided, pack_bytes)))
+    }
+
+    /// Deletes exactly what is on a list: packs, then segments, then manifests, so that what is gone is named by nothing
+    /// that was read later.
+    async fn delete(&self, objects: &Doomed) -> anyhow::Result<()> {
+        let packs = objects.packs().map(|(class, id)| layout::pack_key(class, &id)).collect();
+        let segments = objects.segments.iter().map(layout::segment_key).collect();
+        let manifests = objects.manifests.iter().map(layout::manifest_key).collect();
+        for keys in [packs, segments, manifests] {
+            self.delete_all(keys).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_all(&self, keys: Vec<Key>) -> anyhow::Result<()> {
+        let store = self.repository.store();
+        let delete = |key: Key| async move { store.delete(&key).await };
+        stream::iter(keys).map(delete).buffer_unordered(DELETIONS_AT_ONCE).try_collect::<()>().await?;
+        Ok(())
+    }
+}

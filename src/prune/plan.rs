@@ -1,0 +1,116 @@
+//! What to delete, decided from what was listed and marked. Nothing here asks or changes anything.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+
+use crate::id::{ManifestId, PackId, SegmentId, SessionId};
+use crate::pack::format::PackClass;
+use crate::prune::mark::{Fate, MarkedPack};
+use crate::records::prune::{Doomed, PLAN_LIMIT_OBJECTS};
+use crate::repository::listing::ListedPack;
+use crate::repository::plans::Named;
+
+/// What was listed.
+#[derive(Debug)]
+pub(super) struct Observed<'a> {
+    /// All packs that are there.
+    pub(super) listed: &'a HashMap<(PackClass, PackId), ListedPack>,
+    /// Segments that count, whether they name a pack or not.
+    pub(super) segments: &'a [SegmentId],
+    /// Segments of sessions that were given up by prune.
+    pub(super) void_segments: &'a [SegmentId],
+    /// Manifests that may go.
+    pub(super) manifests: &'a [ManifestId],
+    /// Sessions that were open when manifests were listed.
+    pub(super) open: &'a HashSet<SessionId>,
+    /// When the first of these began, by the store's clock.
+    pub(super) open_since: Option<Timestamp>,
+    /// What other plans name that are not finished.
+    pub(super) named: &'a Named,
+}
+
+type Pack = (PackClass, PackId);
+
+/// Plans what is to be deleted: packs of which nothing is needed, segments that say nothing of packs that stay, and the
+/// manifests that may go.
+///
+/// What a session has stored that was open is left alone: if it is needed, that would be found out later, but until then
+/// others would store it again.
+pub(super) fn plan_deletion(observed: &Observed<'_>, marked: &[MarkedPack]) -> Doomed {
+    let needed = needed_packs(marked);
+    let is_of_open = |marked: &&MarkedPack| observed.open.contains(&marked.segment.session);
+    let of_open: HashSet<Pack> = marked.iter().filter(is_of_open).map(|it| (it.pack.class, it.pack.id)).collect();
+    let may_be_of_open =
+        |pack: &ListedPack| observed.open_since.is_some_and(|open_since| pack.modified_at >= open_since);
+    let goes = |(pack, listed): &(&Pack, &ListedPack)| {
+        !observed.named.has_pack(pack.0, pack.1)
+            && match needed.get(pack) {
+                Some(is_needed) => !is_needed && !of_open.contains(pack),
+                None => !may_be_of_open(listed),
+            }
+    };
+    let mut packs: Vec<Pack> = observed.listed.iter().filter(goes).map(|(pack, _)| *pack).collect();
+    packs.sort_unstable();
+    packs.truncate(PLAN_LIMIT_OBJECTS);
+    let mut doomed = Doomed::default();
+    for (class, id) in packs {
+        doomed.push_pack(class, id);
+    }
+    let not_named = |id: &&SegmentId| !observed.named.has_segment(id);
+    doomed.segments = removable_segments(observed, marked, &doomed, observed.segments.iter().filter(not_named));
+    doomed.segments.extend(observed.void_segments.iter().filter(not_named));
+    doomed.segments.truncate(PLAN_LIMIT_OBJECTS - doomed.count());
+    let room = PLAN_LIMIT_OBJECTS - doomed.count();
+    let manifests = observed.manifests.iter().filter(|id| !observed.named.has_manifest(id));
+    doomed.manifests = manifests.take(room).copied().collect();
+    doomed
+}
+
+/// What is left of a plan when it has been found out what is needed.
+pub(super) fn strike_needed(planned: &Doomed, observed: &Observed<'_>, marked: &[MarkedPack]) -> Doomed {
+    let needed = needed_packs(marked);
+    let mut left = Doomed::default();
+    for (class, id) in planned.packs() {
+        if needed.get(&(class, id)) != Some(&true) {
+            left.push_pack(class, id);
+        }
+    }
+    let may_go: HashSet<ManifestId> = observed.manifests.iter().copied().collect();
+    left.manifests = planned.manifests.iter().copied().filter(|id| may_go.contains(id)).collect();
+    let void: HashSet<&SegmentId> = observed.void_segments.iter().collect();
+    let counting: HashSet<&SegmentId> = observed.segments.iter().collect();
+    let (counting, others): (Vec<_>, Vec<_>) = planned.segments.iter().partition(|id| counting.contains(id));
+    left.segments = removable_segments(observed, marked, &left, counting.into_iter());
+    left.segments.extend(others.into_iter().filter(|id| void.contains(id)));
+    left
+}
+
+/// Whether something is needed of each pack that counts.
+fn needed_packs(marked: &[MarkedPack]) -> HashMap<Pack, bool> {
+    let mut needed = HashMap::new();
+    for marked in marked.iter().filter(|marked| marked.fate != Fate::DoesNotCount) {
+        *needed.entry((marked.pack.class, marked.pack.id)).or_default() |= marked.needed.chunks > 0;
+    }
+    needed
+}
+
+/// Those of some segments that say nothing of a pack which stays. Where several say the same, all stay: which of them
+/// others are about to delete is not known.
+fn removable_segments<'a>(
+    observed: &Observed<'_>,
+    marked: &[MarkedPack],
+    doomed: &Doomed,
+    candidates: impl Iterator<Item = &'a SegmentId>,
+) -> Vec<SegmentId> {
+    let gone: HashSet<Pack> = doomed.packs().collect();
+    let stays = |marked: &&MarkedPack| {
+        let pack = (marked.pack.class, marked.pack.id);
+        observed.listed.contains_key(&pack) && !gone.contains(&pack)
+    };
+    let staying: HashSet<SegmentId> = marked.iter().filter(stays).map(|marked| marked.segment.id).collect();
+    candidates.filter(|segment| !staying.contains(segment)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests;

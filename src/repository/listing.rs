@@ -1,0 +1,135 @@
+//! What is in a repository, listed in an order in which nothing seems to be missing that is not.
+//!
+//! Step 2 of a backup in `docs/ordering.md`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+
+use crate::id::{PackId, SegmentId, SessionId};
+use crate::monitor::Monitor;
+use crate::pack::format::PackClass;
+use crate::records::session::Outcome;
+use crate::repository::cache::RecordCache;
+use crate::repository::plans::{self, Named};
+use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
+use crate::repository::{Damage, Repository, layout};
+use crate::store::list_all;
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Chunks that a backup can be built on: packs that a prune may be about to delete do not count.
+    Building,
+    /// Chunks that can be read now.
+    Reading,
+}
+
+/// What was there, listed in an order in which nothing seems to be missing that is not.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// What unfinished plans name; nothing where that does not matter.
+    pub(super) named: Arc<Named>,
+    /// Sessions that have ended, and not by being given up by prune.
+    pub(super) counting: HashSet<SessionId>,
+    /// When the first of the sessions that were open began, by the store's clock.
+    pub(super) open_since: Option<Timestamp>,
+    /// Index segments.
+    pub(crate) segments: Vec<SegmentId>,
+    /// Packs.
+    pub(crate) packs: HashMap<(PackClass, PackId), ListedPack>,
+}
+
+/// A pack as it was listed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListedPack {
+    /// Its length.
+    pub(crate) size_bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub(crate) modified_at: Timestamp,
+}
+
+impl Listing {
+    /// Lists everything.
+    ///
+    /// # Errors
+    ///
+    /// If a plan is damaged, or the store fails.
+    pub(super) async fn take(
+        repository: &Repository,
+        purpose: Purpose,
+        cache: &RecordCache,
+        monitor: &dyn Monitor,
+    ) -> anyhow::Result<Self> {
+        let named = match purpose {
+            Purpose::Building => Named::by(&plans::list_unfinished(repository).await?),
+            Purpose::Reading => Named::default(),
+        };
+        let sessions = list_sessions(repository).await?;
+        let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
+        let segments = list_segments(repository).await?;
+        let packs = list_packs_and_times(repository).await?;
+        let named = Arc::new(named);
+        Ok(Self { named, counting, open_since: sessions.open_since, segments, packs })
+    }
+}
+
+/// Lists the index segments.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
+    let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
+    Ok(listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect())
+}
+
+/// Packs, and the lengths of their objects.
+pub type PackSizes = HashMap<(PackClass, PackId), u64>;
+
+/// Lists the packs.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn list_packs(repository: &Repository) -> anyhow::Result<PackSizes> {
+    let listed = list_packs_and_times(repository).await?;
+    Ok(listed.into_iter().map(|(pack, listed)| (pack, listed.size_bytes)).collect())
+}
+
+async fn list_packs_and_times(repository: &Repository) -> anyhow::Result<HashMap<(PackClass, PackId), ListedPack>> {
+    let mut packs = HashMap::new();
+    for class in [PackClass::Data, PackClass::Meta] {
+        for object in list_all(repository.store().as_ref(), layout::packs(class)).await? {
+            if let Some(pack) = layout::parse_pack_key(&object.key) {
+                let listed = ListedPack { size_bytes: object.size_bytes, modified_at: object.modified_at };
+                packs.insert(pack, listed);
+            }
+        }
+    }
+    Ok(packs)
+}
+
+/// Sessions that have ended, and not by being given up by prune.
+async fn sessions_that_count(
+    repository: &Repository,
+    ended: Vec<SessionId>,
+    cache: &RecordCache,
+    monitor: &dyn Monitor,
+) -> anyhow::Result<HashSet<SessionId>> {
+    let read = |session| async move { (session, read_outcome(repository, session, cache).await) };
+    let mut ends = stream::iter(ended).map(read).buffer_unordered(READS_AT_ONCE);
+    let mut counting = HashSet::new();
+    while let Some((session, end)) = ends.next().await {
+        match end {
+            Ok(end) if end.outcome == Outcome::Void => {}
+            Ok(_) => drop(counting.insert(session)),
+            // What it stored may count or not, so it does not: what is needed of it is stored again.
+            Err(error) if error.downcast_ref::<Damage>().is_some() => monitor.problem(&format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(counting)
+}
