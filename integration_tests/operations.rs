@@ -33,6 +33,8 @@ mod lost_packs;
 mod model;
 #[path = "operations/noting.rs"]
 mod noting;
+#[path = "operations/prune_beside.rs"]
+mod prune_beside;
 #[path = "operations/pruning.rs"]
 mod pruning;
 #[path = "operations/repairing.rs"]

@@ -33,7 +33,10 @@ use crate::repository::needs::{BadPlaces, BeyondIndex, NeedsWalk};
 use crate::repository::notes::Notes;
 use crate::repository::reader::ChunkReader;
 use crate::repository::scratch::ScratchFolder;
-use crate::repository::{Damage, Repository};
+use crate::repository::{Damage, Repository, plans};
+
+/// All is looked at so often at most, where prunes delete what is looked at.
+const LOOKS_MAX: usize = 4;
 
 /// What to look at, and with how much.
 #[derive(Debug, Clone)]
@@ -61,6 +64,19 @@ pub async fn check(
     options: &CheckOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Report> {
+    for _ in 1..LOOKS_MAX {
+        let announced = plans::announced(repository).await?;
+        let report = look(repository, options, monitor).await?;
+        let is_whole = report.findings.is_empty() && report.affected.is_empty();
+        // What was missed may have been deleted by a prune, and be elsewhere.
+        if is_whole || plans::announced(repository).await? == announced {
+            return Ok(report);
+        }
+    }
+    look(repository, options, monitor).await
+}
+
+async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn Monitor>) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let structure = Structure::read(repository, &mut report).await.context("looking at the structure")?;
     footers_have_copies(repository, &structure, &mut report).await.context("looking at the copies of footers")?;

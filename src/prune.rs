@@ -26,7 +26,7 @@ use crate::pack::format::PackClass;
 use crate::prune::live::list_manifests;
 use crate::prune::mark::{Fate, MarkedPack, Marking};
 use crate::prune::plan::{Observed, plan_deletion, strike_needed};
-use crate::prune::sessions::{StoreFacts, try_store, void_dead_sessions, waits_for};
+use crate::prune::sessions::{StoreFacts, open_repairs, try_store, void_dead_sessions, waits_for};
 use crate::records::config::check_features;
 use crate::records::prune::Doomed;
 use crate::repository::index::ChunkIndex;
@@ -131,7 +131,8 @@ impl Pruning<'_> {
         end_dead_sessions(self.repository, &self.host.name, &self.host.machine, &self.host.cache).await?;
         let StoreFacts { now, keeps_ends } = try_store(self.repository, self.host).await?;
         if self.options.voiding == Voiding::Always || (self.options.voiding == Voiding::IfSafe && keeps_ends) {
-            report.voided = void_dead_sessions(self.repository, now).await?;
+            let repairs_too = self.options.voiding == Voiding::Always;
+            report.voided = void_dead_sessions(self.repository, now, repairs_too, &self.host.cache).await?;
         }
         for plan in plans::list_unfinished(self.repository).await? {
             if !self.finish(&plan, &mut report).await? {
@@ -141,6 +142,11 @@ impl Pruning<'_> {
         plans::remove_leftovers(self.repository).await?;
         let (doomed, _) = self.make_plan(now).await?;
         if doomed.count() > 0 {
+            // One that began after the mark has stored nothing that the plan names.
+            report.waits_for = open_repairs(self.repository, &self.host.cache).await?;
+            if !report.waits_for.is_empty() {
+                return Ok(report);
+            }
             let plan = plans::put_plan(self.repository, doomed).await?;
             self.finish(&plan, &mut report).await?;
         }

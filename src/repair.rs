@@ -8,12 +8,26 @@ mod packs;
 pub use index::{IndexRepair, repair_index};
 pub use packs::{PackRepair, repair_packs};
 
+use anyhow::ensure;
+
 use crate::index::Segment;
 use crate::pack::format::PackRecord;
+use crate::records::session::Outcome;
 use crate::repository::session::WriteSession;
 
 /// A segment is stored when its packs have so many chunks.
 const SEGMENT_CHUNKS: usize = 1 << 17;
+
+/// Ends the session of a repair, so that what it has stored counts.
+///
+/// # Errors
+///
+/// If a prune has given it up, so that it never will, or the store fails. What was to be replaced has to stay then.
+async fn end_repair(session: &WriteSession) -> anyhow::Result<()> {
+    let end = session.abandon().await?;
+    ensure!(end.outcome != Outcome::Void, "session {} was given up by a prune: nothing is replaced", session.id());
+    Ok(())
+}
 
 /// Packs that are to be put into segments. Without a session, nothing is stored.
 #[derive(Debug)]

@@ -18,15 +18,20 @@ use crate::interruption::abandoned_run;
 use crate::samples::{Sample, random_bytes};
 use crate::world::{MemorySource, Notes, World, begin, publish};
 
-fn options(grace: SignedDuration) -> PruneOptions {
+pub(crate) fn options(grace: SignedDuration) -> PruneOptions {
     PruneOptions { grace, voiding: Voiding::IfSafe, dry_run: false }
 }
 
-async fn prune_through(world: &World, store: Store, options: &PruneOptions) -> anyhow::Result<PruneReport> {
+pub(crate) async fn prune_through(world: &World, store: Store, options: &PruneOptions) -> anyhow::Result<PruneReport> {
     prune_on("one", world, store, options).await
 }
 
-async fn prune_on(host: &str, world: &World, store: Store, options: &PruneOptions) -> anyhow::Result<PruneReport> {
+pub(crate) async fn prune_on(
+    host: &str,
+    world: &World,
+    store: Store,
+    options: &PruneOptions,
+) -> anyhow::Result<PruneReport> {
     let repository = world.open_through(store).await?;
     let host = Host { cache: RecordCache::none(), ..world.host(host) };
     prune(&repository, &host, options, &(Arc::new(Notes::default()) as Arc<dyn Monitor>)).await

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::pending;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use btrfs_to_s3::store::recording::Operation;
@@ -27,6 +29,43 @@ pub(crate) enum Act {
     Hang,
     /// Somebody else stores these first.
     After(Vec<(Key, Bytes)>),
+    /// Something else is done first.
+    Meanwhile(Meanwhile),
+}
+
+/// What is done while a request waits.
+#[derive(Clone)]
+pub(crate) struct Meanwhile(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
+/// Does something before the request number `number` (from 1) of those that are `wanted`.
+pub(crate) fn meanwhile<F: Future<Output = ()>>(
+    inner: Store,
+    number: usize,
+    wanted: impl Fn(Operation, &str) -> bool + Send + Sync + 'static,
+    what: impl Fn() -> F + Send + Sync + 'static,
+) -> Arc<ScriptedStore> {
+    // A runtime cannot wait for another one on its own thread.
+    let what = move || {
+        let block_on_it = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(what());
+        };
+        std::thread::scope(|scope| scope.spawn(block_on_it).join().unwrap());
+    };
+    let what = Meanwhile(Arc::new(what));
+    let met = AtomicUsize::new(0);
+    let is_it =
+        move |operation, target: &str| wanted(operation, target) && met.fetch_add(1, Ordering::SeqCst) + 1 == number;
+    let act = move |operation, target: &str| {
+        if is_it(operation, target) { Act::Meanwhile(what.clone()) } else { Act::Answer }
+    };
+    Arc::new(ScriptedStore::new(inner, act))
 }
 
 type Script = dyn Fn(Operation, &str) -> Act + Send + Sync;
@@ -65,6 +104,10 @@ impl ScriptedStore {
                 drop(request.await);
                 self.silent.notify_one();
                 pending().await
+            }
+            Act::Meanwhile(Meanwhile(what)) => {
+                what();
+                request.await
             }
             Act::After(objects) => {
                 for (key, body) in objects {

@@ -10,10 +10,10 @@ use crate::object::{FormatError, decode_cbor, encode_cbor};
 use crate::pack::format::{Checksum, FrameKind, PackClass, PackRecord};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
-use crate::repository::index::{PackSizes, list_packs, list_segments, read_segment};
+use crate::repository::index::{PackSizes, list_packs, list_segments, read_listed_segment};
 use crate::repository::packs::{read_frames, read_pack_footer};
 use crate::repository::session::{READS_AT_ONCE, SessionList, list_sessions, read_outcome, read_start};
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::{Damage, Repository, layout, plans};
 
 /// What the index says of a pack.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ impl Structure {
         structure.ends_can_be_read(repository, sessions.ended, report).await?;
         structure.segments_can_be_read(repository, report).await?;
         structure.listed = list_packs(repository).await?;
+        structure.leave_deleted_packs_out(repository).await?;
         structure.packs_are_there_with_their_lengths(repository, report);
         Ok(structure)
     }
@@ -74,10 +75,12 @@ impl Structure {
     async fn segments_can_be_read(&mut self, repository: &Repository, report: &mut Report) -> anyhow::Result<()> {
         let segments = list_segments(repository).await?;
         report.counts.segments = segments.len() as u64;
-        let mut read = stream::iter(segments).map(|id| read_segment(repository, id)).buffer_unordered(2);
+        let mut read = stream::iter(segments).map(|id| read_listed_segment(repository, id)).buffer_unordered(2);
         while let Some(segment) = read.next().await {
             let segment = match segment {
-                Ok(segment) => segment,
+                Ok(Some(segment)) => segment,
+                // It has been replaced, or names nothing any more that is there.
+                Ok(None) => continue,
                 Err(error) => {
                     report.add_damage("segments_can_be_read", error)?;
                     continue;
@@ -90,6 +93,16 @@ impl Structure {
                 let indexed = IndexedPack { session, stored_bytes, crc32c, record: digest_of(record) };
                 self.indexed.insert((class, record.id), indexed);
             }
+        }
+        Ok(())
+    }
+
+    /// Leaves out what prunes have deleted, or are deleting: segments may name it beside packs that stay.
+    async fn leave_deleted_packs_out(&mut self, repository: &Repository) -> anyhow::Result<()> {
+        // After the packs: the final list that names one was there before that was deleted.
+        for pack in plans::deleted_packs(repository, &RecordCache::none()).await? {
+            self.indexed.remove(&pack);
+            self.listed.remove(&pack);
         }
         Ok(())
     }

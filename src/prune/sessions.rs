@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::Host;
 use crate::id::{PlanId, SessionId};
-use crate::records::session::Outcome;
+use crate::records::session::{Outcome, SessionStart};
 use crate::repository::Repository;
 use crate::repository::cache::RecordCache;
 use crate::repository::plans;
-use crate::repository::session::{OpenSession, WriteSession, find_start, list_sessions, void_session};
+use crate::repository::session::{OpenSession, REPAIR, WriteSession, find_start, list_sessions, void_session};
 
 /// A session whose newest object is as old as this is dead.
 const DEAD_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -28,6 +28,14 @@ pub struct WaitedFor {
     pub since: Timestamp,
     /// When it was last heard of, by the store's clock.
     pub newest_at: Timestamp,
+}
+
+impl WaitedFor {
+    fn new(open: OpenSession, start: Option<SessionStart>) -> Self {
+        let (host, subvolume) = start.map(|start| (start.host, start.subvolume)).unzip();
+        let OpenSession { id: session, began_at: since, newest_at } = open;
+        Self { session, host, subvolume, since, newest_at }
+    }
 }
 
 /// What a prune finds out about the store.
@@ -53,15 +61,24 @@ pub(super) async fn try_store(repository: &Repository, host: &Host) -> anyhow::R
     Ok(StoreFacts { now, keeps_ends })
 }
 
-/// Gives up the sessions that are dead; says how many.
+/// Gives up the sessions that are dead; says how many. Those of repairs stay unless `repairs_too`: they would go on deleting.
 ///
 /// # Errors
 ///
 /// If the store fails.
-pub(super) async fn void_dead_sessions(repository: &Repository, now: Timestamp) -> anyhow::Result<usize> {
+pub(super) async fn void_dead_sessions(
+    repository: &Repository,
+    now: Timestamp,
+    repairs_too: bool,
+    cache: &RecordCache,
+) -> anyhow::Result<usize> {
     let open = list_sessions(repository).await?.open;
     let mut voided = 0;
     for session in open.iter().filter(|session| is_dead(session, now)) {
+        let start = find_start(repository, session.id, cache).await?;
+        if !repairs_too && start.is_some_and(|start| start.purpose == REPAIR) {
+            continue;
+        }
         let end = void_session(repository, session.id).await?;
         voided += usize::from(end.outcome == Outcome::Void);
     }
@@ -70,6 +87,23 @@ pub(super) async fn void_dead_sessions(repository: &Repository, now: Timestamp) 
 
 fn is_dead(session: &OpenSession, now: Timestamp) -> bool {
     now.duration_since(session.newest_at) >= DEAD_AFTER
+}
+
+/// Repairs that are under way, beside which nothing is planned. A session of which it cannot be read what it is for may be
+/// one.
+///
+/// # Errors
+///
+/// If the store fails.
+pub(super) async fn open_repairs(repository: &Repository, cache: &RecordCache) -> anyhow::Result<Vec<WaitedFor>> {
+    let mut repairs = Vec::new();
+    for open in list_sessions(repository).await?.open {
+        let start = find_start(repository, open.id, cache).await?;
+        if start.as_ref().is_none_or(|start| start.purpose == REPAIR) {
+            repairs.push(WaitedFor::new(open, start));
+        }
+    }
+    Ok(repairs)
 }
 
 /// The sessions that a plan still waits for. Which those are is settled first if it is not yet, unless nothing is to be
@@ -94,10 +128,7 @@ pub(super) async fn waits_for(
     let mut waits_for = Vec::new();
     for open in list_sessions(repository).await?.open {
         if settled.contains(&open.id) {
-            let start = find_start(repository, open.id, cache).await?;
-            let (host, subvolume) = start.map(|start| (start.host, start.subvolume)).unzip();
-            let OpenSession { id: session, began_at: since, newest_at } = open;
-            waits_for.push(WaitedFor { session, host, subvolume, since, newest_at });
+            waits_for.push(WaitedFor::new(open, find_start(repository, open.id, cache).await?));
         }
     }
     Ok(waits_for)

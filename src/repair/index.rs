@@ -11,12 +11,12 @@ use crate::id::{PackId, SegmentId, SessionId};
 use crate::monitor::{Monitor, SilentMonitor};
 use crate::pack::format::{PackClass, PackRecord};
 use crate::records::session::Outcome;
-use crate::repair::SegmentWriter;
+use crate::repair::{SegmentWriter, end_repair};
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{PackSizes, list_packs, list_segments, read_segment};
 use crate::repository::packs::read_pack_footer;
-use crate::repository::session::{WriteSession, list_sessions, read_outcome};
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::session::{REPAIR, WriteSession, list_sessions, read_outcome};
+use crate::repository::{Damage, Repository, layout, plans};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What is wrong with the index, and was mended.
@@ -53,10 +53,10 @@ pub async fn repair_index(repository: &Repository, host: Option<&Host>) -> anyho
     let Some(host) = host else { return survey(repository, None).await };
     // What is wrong with the index is what this is about.
     let silent: Arc<dyn Monitor> = Arc::new(SilentMonitor);
-    let run = BackupRun::begin_for("repair", repository, host, "", &silent).await?;
+    let run = BackupRun::begin_for(REPAIR, repository, host, "", &silent).await?;
     let repaired = match survey(repository, Some(run.session())).await {
         // Only now the new segments count.
-        Ok(repair) => run.session().abandon().await.map(|_| repair),
+        Ok(repair) => end_repair(run.session()).await.map(|()| repair),
         Err(error) => Err(error),
     };
     let repair = match repaired {
@@ -78,10 +78,14 @@ async fn survey(repository: &Repository, session: Option<&WriteSession>) -> anyh
     let counting = sessions_that_count(repository).await?;
     let segments = list_segments(repository).await?;
     let listed = list_packs(repository).await?;
+    // After the packs: the final list that names one was there before that was deleted.
+    let deleted = plans::deleted_packs(repository, &RecordCache::none()).await?;
     let mut repair = IndexRepair::default();
     let mut writer = SegmentWriter::new(session);
-    let known = keep_what_is_right(repository, &segments, &counting, &listed, &mut writer, &mut repair).await?;
-    let unknown: BTreeSet<_> = listed.keys().copied().filter(|pack| !known.contains(pack)).collect();
+    let there = There { listed: &listed, deleted: &deleted };
+    let known = keep_what_is_right(repository, &segments, &counting, there, &mut writer, &mut repair).await?;
+    let is_unknown = |pack: &(PackClass, PackId)| !known.contains(pack) && !deleted.contains(pack);
+    let unknown: BTreeSet<_> = listed.keys().copied().filter(is_unknown).collect();
     add_unknown(repository, unknown, &counting, &listed, &mut writer, &mut repair).await?;
     writer.flush().await?;
     repair.lost.retain(|pack| !repair.added.contains(pack));
@@ -101,12 +105,20 @@ async fn sessions_that_count(repository: &Repository) -> anyhow::Result<HashSet<
     Ok(counting)
 }
 
+/// Which packs there are.
+#[derive(Debug, Clone, Copy)]
+struct There<'a> {
+    listed: &'a PackSizes,
+    /// Those that prunes have deleted, or are deleting: a segment may name them beside others that stay.
+    deleted: &'a HashSet<(PackClass, PackId)>,
+}
+
 /// Gives the packs that the index knows rightly. What is right of segments that are not quite is stored again.
 async fn keep_what_is_right(
     repository: &Repository,
     segments: &[SegmentId],
     counting: &HashSet<SessionId>,
-    listed: &PackSizes,
+    there: There<'_>,
     writer: &mut SegmentWriter<'_>,
     repair: &mut IndexRepair,
 ) -> anyhow::Result<HashSet<(PackClass, PackId)>> {
@@ -124,8 +136,9 @@ async fn keep_what_is_right(
             continue;
         }
         let pack_of = |record: &PackRecord| (record.footer.class, record.id);
-        let is_there = |record: &PackRecord| listed.get(&pack_of(record)) == Some(&record.stored_bytes);
-        let (right, lost): (Vec<_>, Vec<_>) = segment.packs.into_iter().partition(is_there);
+        let is_there = |record: &PackRecord| there.listed.get(&pack_of(record)) == Some(&record.stored_bytes);
+        let is_of_interest = |record: &PackRecord| !there.deleted.contains(&pack_of(record));
+        let (right, lost): (Vec<_>, Vec<_>) = segment.packs.into_iter().filter(is_of_interest).partition(is_there);
         known.extend(right.iter().map(pack_of));
         if !lost.is_empty() {
             repair.replaced.push(*id);

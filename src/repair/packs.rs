@@ -11,9 +11,9 @@ use crate::monitor::{Monitor, SilentMonitor};
 use crate::object::encode_cbor;
 use crate::pack::format::{ChunkEntry, FrameKind, PackClass, PackRecord};
 use crate::pack::writer::PackWriter;
-use crate::repair::SegmentWriter;
+use crate::repair::{SegmentWriter, end_repair};
 use crate::repository::packs::{SalvagedFrame, salvage_pack};
-use crate::repository::session::WriteSession;
+use crate::repository::session::{REPAIR, WriteSession};
 use crate::repository::{Repository, layout};
 
 /// The level that frames are compressed with again which are not whole.
@@ -36,7 +36,9 @@ pub struct PackRepair {
 /// counts as not known from now on, so that the next backup that has it stores it again. That heals older backups too.
 ///
 /// A session of its own: new packs are put first, then their segment, then its end, and only then the damaged ones are
-/// deleted. To be called with the host's lock held. Without a `host` it only tells what would be done.
+/// deleted. Until then a second session is open: a prune that finds it plans nothing. Otherwise it might delete a new pack
+/// while a run builds on what is right of the damaged one. To be called with the host's lock held. Without a `host` it only
+/// tells what would be done.
 ///
 /// # Errors
 ///
@@ -48,24 +50,37 @@ pub async fn repair_packs(
 ) -> anyhow::Result<Vec<PackRepair>> {
     let Some(host) = host else { return keep_all(repository, None, damaged).await };
     let silent: Arc<dyn Monitor> = Arc::new(SilentMonitor);
-    let run = BackupRun::begin_for("repair", repository, host, "", &silent).await?;
-    let kept = match keep_all(repository, Some(run.session()), damaged).await {
-        Ok(repairs) => run.session().abandon().await.map(|_| repairs),
-        Err(error) => Err(error),
-    };
-    let repairs = match kept {
-        Ok(repairs) => repairs,
+    let run = BackupRun::begin_for(REPAIR, repository, host, "", &silent).await?;
+    let announced = match WriteSession::start(repository.clone(), host.session(REPAIR, "")).await {
+        Ok(announced) => announced,
         Err(error) => {
             run.give_up().await;
             return Err(error);
         }
     };
-    // What nothing is known of may be worth something to somebody who looks at its bytes.
+    let kept = match keep_all(repository, Some(run.session()), damaged).await {
+        Ok(repairs) => end_repair(run.session()).await.map(|()| repairs),
+        Err(error) => Err(error),
+    };
+    let replaced = match kept {
+        Ok(repairs) => delete_damaged(repository, &repairs).await.map(|()| repairs),
+        Err(error) => {
+            run.give_up().await;
+            Err(error)
+        }
+    };
+    announced.abandon().await?;
+    replaced
+}
+
+/// Deletes damaged packs, but not those of which nothing is known: they may be worth something to somebody who looks at
+/// their bytes.
+async fn delete_damaged(repository: &Repository, repairs: &[PackRepair]) -> anyhow::Result<()> {
     for PackRepair { class, pack, .. } in repairs.iter().filter(|repair| repair.kept + repair.lost > 0) {
         let key = layout::pack_key(*class, pack);
         repository.store().delete(&key).await.with_context(|| format!("deleting {key}, which is damaged"))?;
     }
-    Ok(repairs)
+    Ok(())
 }
 
 async fn keep_all(

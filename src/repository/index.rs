@@ -247,23 +247,21 @@ impl ChunkIndex {
         let mut added = 0;
         while let Some(read) = segments.next().await {
             match read {
-                Ok((id, segment)) if counting.contains(&segment.session) => {
+                Ok((id, Some(segment))) if counting.contains(&segment.session) => {
                     self.local.add_segment(new_segment(id, &segment, false))?;
                     added += 1;
                     if added % SEGMENTS_BETWEEN_MERGES == 0 {
                         self.local.maintain()?;
                     }
                 }
-                Ok((id, segment)) => self.uncounted.push((id, segment.session)),
-                Err(error) => match error.downcast::<UnreadableSegment>() {
-                    Ok(UnreadableSegment { vanished: true, .. }) => return Ok(false),
-                    // Without it, chunks are stored again, and backups stay as good as they are.
-                    Ok(UnreadableSegment { damage, .. }) => {
-                        self.unreadable += 1;
-                        monitor.problem(&damage.to_string());
-                    }
-                    Err(error) => return Err(error.context("reading the index")),
-                },
+                Ok((id, Some(segment))) => self.uncounted.push((id, segment.session)),
+                Ok((_, None)) => return Ok(false),
+                // Without it, chunks are stored again, and backups stay as good as they are.
+                Err(error) if error.downcast_ref::<Damage>().is_some() => {
+                    self.unreadable += 1;
+                    monitor.problem(&format!("{error:#}"));
+                }
+                Err(error) => return Err(error.context("reading the index")),
             }
         }
         Ok(true)
@@ -340,27 +338,22 @@ pub async fn read_segment(repository: &Repository, id: SegmentId) -> anyhow::Res
     .await
 }
 
-/// A segment that was listed and cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{damage}")]
-struct UnreadableSegment {
-    damage: Damage,
-    /// It is not there any more.
-    vanished: bool,
-}
-
-async fn read_listed_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Segment> {
-    let damage = match read_segment(repository, id).await.map_err(anyhow::Error::downcast::<Damage>) {
-        Ok(segment) => return Ok(segment),
-        Err(Ok(damage)) => damage,
-        Err(Err(error)) => return Err(error),
+/// Reads an index segment that was listed; gives none if it has been deleted since.
+///
+/// # Errors
+///
+/// [`Damage`] if it is not as it should be, or the store's error.
+pub(crate) async fn read_listed_segment(repository: &Repository, id: SegmentId) -> anyhow::Result<Option<Segment>> {
+    let damage = match read_segment(repository, id).await {
+        Ok(segment) => return Ok(Some(segment)),
+        Err(error) if error.downcast_ref::<Damage>().is_some() => error,
+        Err(error) => return Err(error),
     };
-    let vanished = match repository.store().head(&layout::segment_key(&id)).await {
-        Ok(_) => false,
-        Err(error) if error.kind == StoreErrorKind::NotFound => true,
-        Err(error) => return Err(error.into()),
-    };
-    Err(UnreadableSegment { damage, vanished }.into())
+    match repository.store().head(&layout::segment_key(&id)).await {
+        Ok(_) => Err(damage),
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the index says of a pack, whose own footer cannot be read.

@@ -3,7 +3,7 @@
 //! A plan is unfinished as long as `prune/<plan>/plan` is there. Its final list stays for ever: it says of a pack that is
 //! gone that it was deleted and not lost, and a pruner that comes late finds it instead of making another.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -82,6 +82,17 @@ pub async fn list_unfinished(repository: &Repository) -> anyhow::Result<Vec<Unfi
         }
     }
     Ok(plans)
+}
+
+/// The keys of all that prunes have announced. Where they are as they were before, nothing was deleted in between that
+/// had not been announced.
+///
+/// # Errors
+///
+/// If the store fails.
+pub(crate) async fn announced(repository: &Repository) -> anyhow::Result<BTreeSet<Key>> {
+    let listed = list_all(repository.store().as_ref(), layout::PRUNE).await?;
+    Ok(listed.into_iter().map(|object| object.key).collect())
 }
 
 /// The packs that prunes have deleted, or are deleting: those of all final lists.

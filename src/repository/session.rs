@@ -25,6 +25,10 @@ pub(crate) const READS_AT_ONCE: usize = 16;
 /// Data packs shorter than this go to the metadata's storage class, where an object costs no surcharge.
 const LEAST_DATA_TIER_BYTES: u64 = 1 << 20;
 
+/// What a session is for that mends the repository. A prune makes no plan beside it, and does not give it up by itself, as it
+/// may go on deleting.
+pub(crate) const REPAIR: &str = "repair";
+
 /// It is not known whether a backup exists: the store did not answer any more when it was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("whether backup {session} exists is not known: `btrfs_to_s3 list` tells when the store answers again")]

@@ -1,13 +1,13 @@
 //! Finds chunks: by the hints of the recipe, and where these fail by the index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::id::{ChunkId, PackId};
 use crate::local_index::{Access, Location};
@@ -19,8 +19,9 @@ use crate::repository::index::{ChunkIndex, find_footer};
 use crate::repository::packs::{OpenFrame, read_frames, read_pack_footer};
 use crate::repository::recent::Recent;
 use crate::repository::scratch::ScratchFolder;
-use crate::repository::{Damage, Repository, layout};
+use crate::repository::{Damage, Repository, layout, plans};
 use crate::restore::RestoreOptions;
+use crate::store::Key;
 use crate::tree::node::Hint;
 
 /// Bytes of footers that are kept: some tens of kilobytes each.
@@ -39,8 +40,8 @@ pub(crate) struct Locator {
     unreadable_meta: Option<Damage>,
     footers: Mutex<Recent<(PackClass, PackId), Arc<PackFooter>>>,
     frames: Mutex<Recent<Hint, Arc<OpenFrame>>>,
-    /// The index, made when a hint fails for the first time.
-    index: OnceCell<ScratchIndex>,
+    /// The index, made when a hint fails for the first time, and again when prunes have gone on since.
+    index: AsyncMutex<Option<Arc<ScratchIndex>>>,
 }
 
 impl Locator {
@@ -59,7 +60,7 @@ impl Locator {
             unreadable_meta: None,
             footers: Mutex::new(Recent::new(FOOTERS_KEPT_BYTES)),
             frames: Mutex::new(Recent::new(options.frame_cache_bytes)),
-            index: OnceCell::new(),
+            index: AsyncMutex::new(None),
         };
         (locator.meta, locator.unreadable_meta) = locator.locate_meta(&manifest.meta_packs).await?;
         Ok(locator)
@@ -199,23 +200,40 @@ impl Locator {
         if failure.downcast_ref::<Damage>().is_none() {
             return Err(failure);
         }
-        let index = match self.index.get_or_try_init(|| ScratchIndex::make(self)).await {
-            Ok(index) => index,
-            Err(error) => {
-                self.monitor.warn(&format!("other places of a chunk cannot be looked up: {error:#}"));
+        loop {
+            let index = match self.index().await {
+                Ok(index) => index,
+                Err(error) => {
+                    self.monitor.warn(&format!("other places of a chunk cannot be looked up: {error:#}"));
+                    return Err(failure);
+                }
+            };
+            let places = index.chunks.find_all(id)?;
+            let other = |place: &Location| place.class == class && failed != Some(hint_of(place));
+            for place in places.iter().filter(|place| other(place)) {
+                match self.frame(class, hint_of(place)).await.map(|frame| frame.chunk(id)) {
+                    Ok(Some(bytes)) => return Ok(bytes),
+                    Err(error) if error.downcast_ref::<Damage>().is_none() => return Err(error),
+                    _ => {}
+                }
+            }
+            // A prune may have deleted what this one says, and have found the chunk in a pack that is newer.
+            if plans::announced(&self.repository).await? == index.announced {
                 return Err(failure);
             }
-        };
-        let places = index.chunks.find_all(id)?;
-        let other = |place: &Location| place.class == class && failed != Some(hint_of(place));
-        for place in places.iter().filter(|place| other(place)) {
-            match self.frame(class, hint_of(place)).await.map(|frame| frame.chunk(id)) {
-                Ok(Some(bytes)) => return Ok(bytes),
-                Err(error) if error.downcast_ref::<Damage>().is_none() => return Err(error),
-                _ => {}
-            }
+            self.index.lock().await.take_if(|current| Arc::ptr_eq(current, &index));
         }
-        Err(failure)
+    }
+
+    /// The index as it was made earlier, or a new one.
+    async fn index(&self) -> anyhow::Result<Arc<ScratchIndex>> {
+        let mut index = self.index.lock().await;
+        if let Some(index) = index.as_ref() {
+            return Ok(Arc::clone(index));
+        }
+        let made = Arc::new(ScratchIndex::make(self).await?);
+        *index = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     /// That a metadata chunk is in none of the backup's packs: one that cannot be read probably has it.
@@ -242,6 +260,8 @@ fn hint_of(place: &Location) -> Hint {
 #[derive(Debug)]
 struct ScratchIndex {
     chunks: ChunkIndex,
+    /// What prunes had announced when it was made.
+    announced: BTreeSet<Key>,
     _folder: ScratchFolder,
 }
 
@@ -250,7 +270,8 @@ impl ScratchIndex {
         let folder = ScratchFolder::make(&locator.scratch_directory)?;
         let (access, no_cache) = (Access::Exclusive, RecordCache::none());
         let monitor = locator.monitor.as_ref();
+        let announced = plans::announced(&locator.repository).await?;
         let chunks = ChunkIndex::open_to_read(&locator.repository, folder.path(), access, &no_cache, monitor).await?;
-        Ok(Self { chunks, _folder: folder })
+        Ok(Self { chunks, announced, _folder: folder })
     }
 }
