@@ -30,6 +30,8 @@ mod orphans;
 mod parents;
 #[path = "end_to_end/rehearsing.rs"]
 mod rehearsing;
+#[path = "end_to_end/pruning.rs"]
+mod pruning;
 #[path = "end_to_end/restoring.rs"]
 mod restoring;
 #[path = "end_to_end/running.rs"]

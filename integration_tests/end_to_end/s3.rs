@@ -15,6 +15,8 @@ mod kills;
 mod permissions;
 #[path = "s3/piped.rs"]
 pub(crate) mod piped;
+#[path = "s3/pruning.rs"]
+mod pruning;
 #[path = "s3/weather.rs"]
 mod weather;
 #[path = "s3/whole.rs"]

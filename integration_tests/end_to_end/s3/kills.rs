@@ -12,14 +12,14 @@ use crate::support::s3_server::S3Server;
 const PACKS_IN_PARTS: &str = "[packing]\npack_target = \"8 MiB\"\ncompression_level = 1\n[s3]\npart_size = \"5 MiB\"\n";
 
 /// What a run of which a request is held has come to.
-enum Held {
+pub(super) enum Held {
     Waiting,
     /// It was done before.
     Done,
 }
 
 /// Waits until a run has come to the request that is held, or is done before.
-fn wait_for(server: &S3Server, run: &mut Child, request: usize) -> Held {
+pub(super) fn wait_for(server: &S3Server, run: &mut Child, request: usize) -> Held {
     loop {
         if server.request_count() >= request {
             return Held::Waiting;

@@ -146,3 +146,17 @@ fn a_reader_needs_what_its_policy_allows_and_no_more() {
     requests.extend(server.take_requests());
     assert_equal("reader", &requests);
 }
+
+#[test]
+fn a_pruner_needs_what_its_policy_allows_and_no_more() {
+    let server = S3Server::start_in_thread();
+    let tool = tool_on(&server, "");
+    Input::random(&tool, 5 << 20, 1).back_up(&tool).assert_code(0);
+    Input::random(&tool, 100_000, 2).back_up(&tool).assert_code(0);
+    let all = tool.list();
+    server.take_requests();
+    tool.run(["forget", &all[0].id]).assert_code(0);
+    tool.run(["prune", "--grace", "0s"]).assert_code(0);
+    assert_eq!(server.keys().iter().filter(|key| key.contains("/manifests/")).count(), 1);
+    assert_equal("pruner", &server.take_requests());
+}
