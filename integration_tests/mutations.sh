@@ -1,5 +1,6 @@
 #!/bin/bash
-# Breaks the program on purpose, in one way after another, and checks that the schedules of the model find each.
+# Breaks the program on purpose, in one way after another, and checks that the schedules of the model find each; or another
+# test, where the first line of the patch names one ("test: …"), as what it takes would hardly ever happen by chance.
 #
 # usage: mutations.sh [PATCH…]     (without: all in integration_tests/mutations)
 #
@@ -18,13 +19,14 @@ git worktree add --quiet --detach "$copy" HEAD || exit
 missed=0
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
+    test=$(sed -n '1s/^test: //p' "$patch")
     git -C "$copy" apply "$(realpath "$patch")" || exit
     if ! (cd "$copy" && cargo test --quiet --test operations --no-run) >/dev/null 2>&1; then
         echo "DOES NOT BUILD  $name"
         missed=$((missed + 1))
     else
         begun=$SECONDS
-        if output=$(cd "$copy" && cargo test --quiet --test operations no_schedule_breaks 2>&1); then
+        if output=$(cd "$copy" && cargo test --quiet --test operations "${test:-no_schedule_breaks}" 2>&1); then
             echo "NOT FOUND       $name"
             missed=$((missed + 1))
         else
