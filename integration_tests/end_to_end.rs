@@ -28,10 +28,10 @@ mod nightly;
 mod orphans;
 #[path = "end_to_end/parents.rs"]
 mod parents;
-#[path = "end_to_end/rehearsing.rs"]
-mod rehearsing;
 #[path = "end_to_end/pruning.rs"]
 mod pruning;
+#[path = "end_to_end/rehearsing.rs"]
+mod rehearsing;
 #[path = "end_to_end/restoring.rs"]
 mod restoring;
 #[path = "end_to_end/running.rs"]

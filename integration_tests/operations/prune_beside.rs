@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use btrfs_to_s3::backup::{BackupRun, Expected, never_interrupted};
+use btrfs_to_s3::backup::{BackupOptions, BackupRun, Expected, Stream, never_interrupted};
 use btrfs_to_s3::forget::{forget, unforget};
 use btrfs_to_s3::id::ManifestId;
 use btrfs_to_s3::monitor::Monitor;
@@ -23,7 +23,7 @@ use crate::checking::check_it;
 use crate::pruning::{options, prune_on, prune_through};
 use crate::samples::{Sample, random_bytes};
 use crate::scripted::meanwhile;
-use crate::world::{MemorySource, Notes, SteppingClock, World, begin, publish};
+use crate::world::{MemorySource, Notes, SteppingClock, World, begin, publish, request, small_options};
 
 async fn forget_now(world: &World, id: ManifestId) {
     forget(&world.open().await, id, "one", "a test").await.unwrap();
@@ -35,16 +35,30 @@ async fn prune_all(world: &World) {
     assert_eq!(report.waits_for, []);
 }
 
+/// A backup all of whose packs one segment names.
+async fn back_up_in_one_segment(world: &World, sample: &Sample) -> ManifestId {
+    let before = world.keys("index/").await.len();
+    let run = begin(&world.open().await, &world.host("one"), &Arc::new(Notes::default())).await.unwrap();
+    let source = Box::new(MemorySource::new(sample.stream()));
+    let stream = Stream { source, stop: None, interruption: never_interrupted() };
+    let options = BackupOptions { segment_chunks: 100_000, ..small_options() };
+    let made = Box::pin(run.publish(stream, &request(Expected::Anything), &options)).await.unwrap();
+    assert_eq!(world.keys("index/").await.len(), before + 1);
+    made.id()
+}
+
 /// A backup of which the next one needs a part, forgotten and pruned: a segment names packs that are gone and packs that stay.
 async fn half_pruned() -> World {
     let world = World::new().await;
-    let gone = world.back_up(&Sample::of_files(1, vec![random_bytes(1, 2_500_000), random_bytes(2, 50_000)])).await;
+    let sample = Sample::of_files(1, vec![random_bytes(1, 2_500_000), random_bytes(2, 50_000)]);
+    let gone = back_up_in_one_segment(&world, &sample).await;
     world.back_up(&Sample::of_files(2, vec![random_bytes(2, 50_000), random_bytes(3, 10_000)])).await;
-    forget_now(&world, gone.id).await;
+    forget_now(&world, gone).await;
     let packs = world.keys("data/").await.len();
     prune_all(&world).await;
     let left = world.keys("data/").await.len();
     assert!(left < packs && left > 1, "{left} of {packs} packs are left");
+    assert_eq!(world.keys("index/").await.len(), 2, "no segment could go");
     world
 }
 
@@ -149,7 +163,7 @@ async fn a_repair_is_given_up_by_an_administrator_only() {
 async fn what_a_segment_said_that_was_replaced_meanwhile_is_known() {
     let world = Arc::new(World::new().await);
     let sample = Sample::of_files(1, (1..4).map(|seed| random_bytes(seed, 1_500_000)).collect());
-    world.back_up(&sample).await;
+    back_up_in_one_segment(&world, &sample).await;
     // The segment names a pack that is lost, and others.
     let lost = world.keys("data/").await.remove(0);
     world.memory.delete(&lost).await.unwrap();

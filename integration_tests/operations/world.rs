@@ -316,7 +316,8 @@ impl World {
         let backup = chain.last().context("a chain has a backup")?;
         let options = RestoreOptions::new(self.folder.path().join("scratch"));
         let monitor = Arc::clone(notes) as Arc<dyn Monitor>;
-        let sink = restore_stream(repository, &backup.manifest, Box::new(sink.clone()), &options, &monitor).await?;
+        let sink =
+            Box::pin(restore_stream(repository, &backup.manifest, Box::new(sink.clone()), &options, &monitor)).await?;
         sink.finish()
     }
 }
@@ -361,16 +362,16 @@ pub(crate) async fn back_up(
     notes: &Arc<Notes>,
 ) -> anyhow::Result<BackupSummary> {
     let run = begin(repository, host, notes).await?;
-    publish(run, MemorySource::new(stream), expected).await
+    Box::pin(publish(run, MemorySource::new(stream), expected)).await
 }
 
 pub(crate) async fn begin(repository: &Repository, host: &Host, notes: &Arc<Notes>) -> anyhow::Result<BackupRun> {
-    BackupRun::begin(repository, host, "data", &(Arc::clone(notes) as Arc<dyn Monitor>)).await
+    Box::pin(BackupRun::begin(repository, host, "data", &(Arc::clone(notes) as Arc<dyn Monitor>))).await
 }
 
 pub(crate) async fn publish(run: BackupRun, source: MemorySource, expected: Expected) -> anyhow::Result<BackupSummary> {
     let stream = Stream { source: Box::new(source), stop: None, interruption: never_interrupted() };
-    run.publish(stream, &request(expected), &small_options()).await
+    Box::pin(run.publish(stream, &request(expected), &small_options())).await
 }
 
 #[track_caller]
