@@ -27,10 +27,14 @@ def slow_tool(tool: Tool) -> Tool:
     return Tool(tool.context, tool.run, tool.state, settings=settings)
 
 
+def fresh_file(tool: Tool) -> Path:
+    return tool.config.subvolume(tool.config.subvolumes[0]) / "interrupted"
+
+
 def write_fresh_data(tool: Tool, number: int) -> None:
     """Gives the first subvolume data that the repository does not have."""
     name = tool.config.subvolumes[0]
-    file = tool.config.subvolume(name) / "interrupted"
+    file = fresh_file(tool)
     file.write_bytes(random.Random(f"{tool.run.id} {number}").randbytes(FRESH_MIB << 20))
     dataset.write_record(tool.config, name)
 

@@ -13,6 +13,7 @@ TRAILER_LENGTH = 44
 KINDS = {
     "config/": b"CONF", "sessions/": b"SESS", "data/": b"PACK", "meta/": b"PACK",
     "index/": b"INDX", "manifests/": b"MANI",
+    "notes/": b"NOTE", "forgotten/": b"FORG", "prune/": b"PLAN",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import errors
 from harness.config import Config, load_config
 from harness.environment import load_env_file, prepare_environment, tool_command, use_venv
-from harness.errors import HarnessError, MissingFeature
+from harness.errors import HarnessError
 from harness.loopback import give_to_user
 
 
@@ -59,7 +59,7 @@ def run_script(
     description: str,
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> None:
-    """Runs a script's work and exits: 0 success, 1 failure, 2 usage, 3 the tool cannot do it yet."""
+    """Runs a script's work and exits: 0 success, 1 failure, 2 usage."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, required=True, help="such as integration_tests/config/test.toml")
     parser.add_argument("--skip-s3", action="store_true", help="use a local directory as the repository")
@@ -87,9 +87,6 @@ def guarded(name: str, options: argparse.Namespace, work: Callable[[Context], No
         work(context)
         log.info(f"{name}: done in {time.monotonic() - started:.1f} s")
         return errors.SUCCESS
-    except MissingFeature as missing:
-        report(log, name, "MISSING", str(missing))
-        return errors.MISSING
     except HarnessError as error:
         report(log, name, "ERROR", str(error))
     except (OSError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""Runs scripts one after the other, tears down whatever happens, and says what passed, failed, or is missing."""
+"""Runs scripts one after the other, tears down whatever happens, and says what passed and what failed."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ class Sequence:
 
     @property
     def failed(self) -> bool:
-        return any(code not in (errors.SUCCESS, errors.MISSING, None) for _, code, _ in self.outcomes)
+        return any(code not in (errors.SUCCESS, None) for _, code, _ in self.outcomes)
 
     def step(self, script: str, *arguments: str) -> None:
         name = " ".join([script, *arguments])
@@ -58,19 +58,16 @@ class Sequence:
         tear_down(self.context)
         self.outcomes.append(("teardown_btrfs", errors.SUCCESS, time.monotonic() - started))
 
-    def missing(self, what: str) -> None:
-        self.outcomes.append((what, errors.MISSING, 0))
-
     def report(self) -> None:
         """Prints the table; raises where something failed."""
-        words = {errors.SUCCESS: "passed", errors.MISSING: "MISSING", None: "not run"}
+        words = {errors.SUCCESS: "passed", None: "not run"}
         log = self.context.log
         for name, code, seconds in self.outcomes:
             log.info(f"{words.get(code, 'FAILED'):8} {seconds:7.1f} s  {name}")
         codes = [code for _, code, _ in self.outcomes]
-        passed, missing = codes.count(errors.SUCCESS), codes.count(errors.MISSING)
-        log.info(f"{passed} passed, {missing} missing, {len(codes) - passed - missing} failed or not run")
-        failed = [name for name, code, _ in self.outcomes if code not in (errors.SUCCESS, errors.MISSING, None)]
+        passed = codes.count(errors.SUCCESS)
+        log.info(f"{passed} passed, {len(codes) - passed} failed or not run")
+        failed = [name for name, code, _ in self.outcomes if code not in (errors.SUCCESS, None)]
         if failed:
             raise HarnessError(f"failed: {', '.join(failed)}")
         check(passed > 0, "nothing has passed")

@@ -28,6 +28,7 @@ MUTANTS = {
     "breaks_a_hard_link": "verify_restore --mode full",
     "backs_up_on_a_dry_run": "run_cli_flags",
     "ignores_the_schedule": "run_schedule",
+    "prunes_too_much": "run_prune",
     "ignores_the_lock": "run_lock_contention --times 1",
     "publishes_before_the_upload": "run_interrupt --times 1",
 }
@@ -83,6 +84,8 @@ def run_steps(sequence: Sequence) -> None:
     sequence.step("run_lock_contention", "--times", "1")
     sequence.step("run_interrupt", "--times", "1")
     sequence.step("verify_s3")
+    sequence.step("run_rehearse")
+    sequence.step("run_prune")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything: all scripts in order, torn down whatever happens. Says what the tool cannot do yet."""
+"""Everything: all scripts in order, torn down whatever happens."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,6 @@ from harness.environment import HARNESS_ROOT
 from harness.script import Context, run_script
 from harness.sequence import Sequence
 from harness.stores import open_bucket
-
-# What the program is to do, and no script here can show yet.
-MISSING = ("prune", "rehearse")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +31,6 @@ def work(context: Context) -> None:
         large = Sequence(context, HARNESS_ROOT / "config" / "test_large.toml")
         large.step("run_large")
         sequence.outcomes.extend(large.outcomes)
-    for feature in MISSING:
-        sequence.missing(feature)
     if context.local:
         context.log.left_out("everything that needs a bucket (--skip-s3): the repository was a local directory")
     context.log.left_out("archival storage classes: run_restore_archive.py")
@@ -66,6 +61,9 @@ def run_steps(sequence: Sequence, scenarios: bool) -> None:
         # They lose objects and bring them back, so there are duplicates from here on.
         sequence.step("run_scenarios")
         sequence.step("verify_manifest")
+    sequence.step("run_rehearse")
+    sequence.step("run_prune")
+    sequence.step("verify_manifest")
     sequence.step("run_restore", "--subvolume", "all")
     sequence.step("verify_restore", "--mode", "full")
 

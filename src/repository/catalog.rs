@@ -294,6 +294,8 @@ pub async fn find_manifest(repository: &Repository, prefix: &str) -> anyhow::Res
     let ids = listed.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
     let mut found: Vec<ManifestId> = ids.filter(|id| id.to_string().starts_with(&lower)).collect();
     if let (Ok(whole), true) = (lower.parse::<ManifestId>(), found.is_empty()) {
+        let is_pruned = is_forgotten(repository, whole).await?;
+        anyhow::ensure!(!is_pruned, "backup {whole} was forgotten, and a prune has deleted it");
         // Reading it tells whether it never was there or its object is missing.
         found.push(whole);
     }
