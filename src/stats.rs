@@ -1,12 +1,13 @@
 //! What a repository holds: how much was backed up, how much of it was new, and what that takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
 use crate::id::ManifestId;
 use crate::pack::format::PackClass;
 use crate::repository::catalog::{Catalog, Published};
+use crate::repository::index::read_segment;
 use crate::repository::{Repository, layout};
 use crate::store::list_all;
 
@@ -60,8 +61,8 @@ pub struct Stats {
     pub by_month: BTreeMap<String, Group>,
     /// Backups that were forgotten and are still there.
     pub forgotten: Group,
-    /// Plaintext bytes that were new to any backup, forgotten ones among them.
-    pub new_bytes: u64,
+    /// Plaintext bytes of all chunks in packs, by the index.
+    pub plaintext_bytes: u64,
     /// Packs of file data.
     pub data: Stored,
     /// Packs of metadata.
@@ -82,13 +83,14 @@ impl Stats {
     }
 }
 
-/// Gathers the figures: from the manifests, and from one listing of everything.
+/// Gathers the figures: from the manifests, one listing of everything, and the index, which is read.
 ///
 /// # Errors
 ///
-/// If the store fails.
+/// If the index is damaged, or the store fails.
 pub async fn stats(repository: &Repository, catalog: &Catalog) -> anyhow::Result<Stats> {
     let mut stats = of_backups(catalog);
+    let (mut segments, mut packs) = (Vec::new(), HashSet::new());
     for object in list_all(repository.store().as_ref(), "").await? {
         let kind = if object.key.as_str().starts_with(layout::packs(PackClass::Data)) {
             &mut stats.data
@@ -99,8 +101,19 @@ pub async fn stats(repository: &Repository, catalog: &Catalog) -> anyhow::Result
         } else {
             &mut stats.other
         };
+        segments.extend(layout::parse_segment_key(&object.key));
+        packs.extend(layout::parse_pack_key(&object.key));
         kind.objects += 1;
         kind.bytes += object.size_bytes;
+    }
+    for segment in segments {
+        for record in read_segment(repository, segment).await?.packs {
+            // Several segments may name a pack, and one that is gone.
+            if packs.remove(&(record.footer.class, record.id)) {
+                let lengths = record.footer.chunks.iter().map(|chunk| u64::from(chunk.length_bytes));
+                stats.plaintext_bytes += lengths.sum::<u64>();
+            }
+        }
     }
     Ok(stats)
 }
@@ -116,7 +129,6 @@ fn of_backups(catalog: &Catalog) -> Stats {
     for forgotten in &catalog.forgotten {
         stats.forgotten.add(&forgotten.backup);
     }
-    stats.new_bytes = stats.all.new_bytes.saturating_add(stats.forgotten.new_bytes);
     stats.largest = catalog.published.iter().max_by_key(|backup| backup.manifest.totals.new_bytes).map(Published::id);
     stats
 }

@@ -33,6 +33,11 @@ fn ratio(before: u64, after: u64) -> Option<String> {
     (after > 0).then(|| format!("{}.{:02}", hundredths / 100, hundredths % 100))
 }
 
+/// By how much the backups that are there, forgotten ones too, are more than what is kept for them.
+fn deduplication(stats: &Stats) -> Option<String> {
+    ratio(stats.all.logical_bytes.saturating_add(stats.forgotten.logical_bytes), stats.plaintext_bytes)
+}
+
 fn size(bytes: u64) -> String {
     ByteSize::from_bytes(bytes).to_string()
 }
@@ -45,8 +50,9 @@ fn as_text(stats: &Stats) -> String {
         ("backups".to_owned(), stats.all.backups.to_string()),
         ("their streams".to_owned(), size(stats.all.logical_bytes)),
         ("new in them".to_owned(), size(stats.all.new_bytes)),
-        ("deduplication".to_owned(), or_none(ratio(stats.all.logical_bytes, stats.all.new_bytes))),
-        ("compression".to_owned(), or_none(ratio(stats.new_bytes, packed))),
+        ("in packs".to_owned(), size(stats.plaintext_bytes)),
+        ("deduplication".to_owned(), or_none(deduplication(stats))),
+        ("compression".to_owned(), or_none(ratio(stats.plaintext_bytes, packed))),
         ("stored".to_owned(), size(stats.stored_bytes())),
         ("  file data".to_owned(), objects(stats.data)),
         ("  metadata".to_owned(), objects(stats.meta)),
@@ -99,8 +105,9 @@ fn as_json(stats: &Stats) -> Value {
         "index": stored(stats.index),
         "other": stored(stats.other),
         "stored_bytes": stats.stored_bytes(),
-        "deduplication": ratio(stats.all.logical_bytes, stats.all.new_bytes),
-        "compression": ratio(stats.new_bytes, stats.data.bytes + stats.meta.bytes),
+        "plaintext_bytes": stats.plaintext_bytes,
+        "deduplication": deduplication(stats),
+        "compression": ratio(stats.plaintext_bytes, stats.data.bytes + stats.meta.bytes),
     })
 }
 
