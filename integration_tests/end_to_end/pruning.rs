@@ -153,10 +153,13 @@ fn a_prune_that_is_killed_anywhere_is_simply_run_again() {
     let expected = objects(&tool);
     let doomed: Vec<String> = all.iter().filter(|object| !expected.contains(object)).cloned().collect();
     let (mut kills, mut kills_between) = (0, 0);
-    for point in points(&doomed) {
+    let points = points(&doomed);
+    // Which thread makes a later call is chance: those may not be met.
+    let certain = points.iter().filter(|point| point.when == 1).count();
+    for point in points {
         std::fs::remove_dir_all(tool.repository()).unwrap();
         copy(&saved, &tool.repository());
-        kills += u32::from(kill(&tool, &point));
+        kills += usize::from(kill(&tool, &point));
         let left = objects(&tool);
         kills_between += u32::from(left.len() < all.len() && left.len() > expected.len());
         assert!(tool.restore_stream(&kept.0) == kept.1, "{point:?}");
@@ -165,6 +168,6 @@ fn a_prune_that_is_killed_anywhere_is_simply_run_again() {
         assert!(tool.restore_stream(&kept.0) == kept.1, "{point:?}");
     }
     println!("{kills} kills, {kills_between} of them while it deleted");
-    assert!(kills > 6 && kills_between > 0, "{kills} kills, {kills_between} of them while it deleted");
+    assert!(kills >= certain && kills_between > 0, "{kills} of {certain} kills, {kills_between} while it deleted");
     assert_whole(&tool, &kept);
 }

@@ -105,8 +105,13 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     let counts = &report.counts;
     output::line(&format!(
-        "{} backups, {} tree nodes, {} packs ({} in use by none), {} index segments, {} sessions",
-        counts.backups, counts.nodes, counts.packs, counts.packs_unused, counts.segments, counts.sessions
+        "{}, {}, {} ({} in use by none), {}, {}",
+        output::counted(counts.backups, "backup"),
+        output::counted(counts.nodes, "tree node"),
+        output::counted(counts.packs, "pack"),
+        counts.packs_unused,
+        output::counted(counts.segments, "index segment"),
+        output::counted(counts.sessions, "session")
     ))?;
     if counts.packs_read > 0 {
         output::line(&format!("read {} packs, {}", counts.packs_read, ByteSize::from_bytes(counts.bytes_read)))?;

@@ -103,11 +103,11 @@ fn print(report: &PruneReport, arguments: &PruneArguments) -> anyhow::Result<()>
     }
     let verb = if arguments.dry_run { "would delete" } else { "deleted" };
     output::line(&format!(
-        "{verb} {} manifests, {} packs of {} and {} index segments",
-        deleted.manifests,
-        deleted.packs,
+        "{verb} {}, {} of {} and {}",
+        output::counted(deleted.manifests as u64, "manifest"),
+        output::counted(deleted.packs as u64, "pack"),
         ByteSize::from_bytes(deleted.pack_bytes),
-        deleted.segments
+        output::counted(deleted.segments as u64, "index segment")
     ))?;
     for session in &report.waits_for {
         output::line(&format!(

@@ -45,7 +45,7 @@ fn size(bytes: u64) -> String {
 fn as_text(stats: &Stats) -> String {
     let packed = stats.data.bytes + stats.meta.bytes;
     let or_none = |ratio: Option<String>| ratio.unwrap_or_else(|| "-".to_owned());
-    let objects = |stored: Stored| format!("{} in {} objects", size(stored.bytes), stored.objects);
+    let objects = |stored: Stored| format!("{} in {}", size(stored.bytes), output::counted(stored.objects, "object"));
     let mut lines = vec![
         ("backups".to_owned(), stats.all.backups.to_string()),
         ("their streams".to_owned(), size(stats.all.logical_bytes)),
@@ -60,14 +60,18 @@ fn as_text(stats: &Stats) -> String {
         ("  other".to_owned(), objects(stats.other)),
     ];
     if stats.forgotten.backups > 0 {
-        let text =
-            format!("{} backups, of which {} were new", stats.forgotten.backups, size(stats.forgotten.new_bytes));
+        let text = format!(
+            "{}, {} new in them",
+            output::counted(stats.forgotten.backups, "backup"),
+            size(stats.forgotten.new_bytes)
+        );
         lines.push(("forgotten".to_owned(), text));
     }
     let group = |group: &Group| {
         let Group { backups, logical_bytes, new_bytes, stored_bytes, .. } = group;
         format!(
-            "{backups} backups: {} of streams, {} new, {} stored",
+            "{}: {} of streams, {} new, {} stored",
+            output::counted(*backups, "backup"),
             size(*logical_bytes),
             size(*new_bytes),
             size(*stored_bytes)

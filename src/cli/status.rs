@@ -154,9 +154,11 @@ fn text_of(one: &SubvolumeStatus, now: Timestamp) -> String {
     let rehearsal = if one.rehearsal_overdue { format!("{rehearsal}, OVERDUE") } else { rehearsal };
     let (stream, stored) = (size(one.last_stream_bytes), size(one.stored_bytes));
     format!(
-        "{}: {mark}\n  last backup     {last}\n  next due        {due}\n  chain           {} streams, the last one {stream}\n  \
+        "{}: {mark}\n  last backup     {last}\n  next due        {due}\n  chain           {}, the last one {stream}\n  \
          backups         {}, {stored} stored\n  last rehearsal  {rehearsal}\n",
-        one.name, one.chain_length, one.backups
+        one.name,
+        output::counted(one.chain_length as u64, "stream"),
+        one.backups
     )
 }
 
