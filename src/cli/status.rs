@@ -166,6 +166,38 @@ fn text_of(one: &SubvolumeStatus, now: Timestamp) -> String {
 mod tests {
     use super::*;
 
+    const DOCUMENT: &str = include_str!("../../docs/operating.md");
+
+    #[test]
+    fn the_document_names_each_key_that_is_printed() {
+        let shown = SubvolumeStatus {
+            name: String::new(),
+            host: String::new(),
+            last_backup: None,
+            last_kind: None,
+            last_at: None,
+            next_due_at: None,
+            due: true,
+            overdue: true,
+            chain_length: 0,
+            backups: 0,
+            last_stream_bytes: 0,
+            stored_bytes: 0,
+            last_rehearsal_at: None,
+            last_rehearsal_good: None,
+            last_rehearsal_method: None,
+            rehearsal_overdue: false,
+        };
+        let serde_json::Value::Object(shown) = serde_json::to_value(&shown).unwrap() else { panic!("an object") };
+        let section = DOCUMENT.split("\n## ").find(|section| section.starts_with("`status --json`")).unwrap();
+        let first_columns = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let mut named: Vec<&str> = first_columns.flat_map(|keys| keys.trim_end_matches('`').split("`, `")).collect();
+        named.sort_unstable();
+        let mut keys: Vec<&String> = shown.keys().collect();
+        keys.sort_unstable();
+        assert_eq!(named, keys);
+    }
+
     #[test]
     fn a_rehearsal_is_overdue_when_more_time_has_passed_than_it_may() {
         let (at, now): (Timestamp, Timestamp) =
