@@ -29,7 +29,8 @@ tests_that_need() {
 run_tests_of() {
     local kind=$1 log=$TMPDIR/$1.log passed least
     shift
-    "$@" | tee "$log"
+    # nohup, and shells in the background, have signals ignored, of which some tests want to see that they work.
+    env --default-signal=INT,HUP,QUIT "$@" | tee "$log"
     passed=$(awk '/^test result: ok\./ { passed += $4 } END { print passed + 0 }' "$log")
     least=$(awk -v kind="$kind" '$1 == kind { print $2 }' integration_tests/least_tests.txt)
     if [ "$passed" -lt "${least:?no number of $kind in least_tests.txt}" ]; then
