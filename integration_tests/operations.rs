@@ -35,6 +35,8 @@ mod model;
 mod noting;
 #[path = "operations/prune_beside.rs"]
 mod prune_beside;
+#[path = "operations/prune_orders.rs"]
+mod prune_orders;
 #[path = "operations/pruning.rs"]
 mod pruning;
 #[path = "operations/repairing.rs"]

@@ -50,6 +50,18 @@ pub(crate) fn meanwhile<F: Future<Output = ()>>(
     wanted: impl Fn(Operation, &str) -> bool + Send + Sync + 'static,
     what: impl Fn() -> F + Send + Sync + 'static,
 ) -> Arc<ScriptedStore> {
+    let met = AtomicUsize::new(0);
+    let is_it =
+        move |operation, target: &str| wanted(operation, target) && met.fetch_add(1, Ordering::SeqCst) + 1 == number;
+    meanwhile_each_time(inner, is_it, what)
+}
+
+/// Does something before each request that is `wanted`.
+pub(crate) fn meanwhile_each_time<F: Future<Output = ()>>(
+    inner: Store,
+    wanted: impl Fn(Operation, &str) -> bool + Send + Sync + 'static,
+    what: impl Fn() -> F + Send + Sync + 'static,
+) -> Arc<ScriptedStore> {
     // A runtime cannot wait for another one on its own thread.
     let what = move || {
         let block_on_it = || {
@@ -59,11 +71,8 @@ pub(crate) fn meanwhile<F: Future<Output = ()>>(
         std::thread::scope(|scope| scope.spawn(block_on_it).join().unwrap());
     };
     let what = Meanwhile(Arc::new(what));
-    let met = AtomicUsize::new(0);
-    let is_it =
-        move |operation, target: &str| wanted(operation, target) && met.fetch_add(1, Ordering::SeqCst) + 1 == number;
     let act = move |operation, target: &str| {
-        if is_it(operation, target) { Act::Meanwhile(what.clone()) } else { Act::Answer }
+        if wanted(operation, target) { Act::Meanwhile(what.clone()) } else { Act::Answer }
     };
     Arc::new(ScriptedStore::new(inner, act))
 }
