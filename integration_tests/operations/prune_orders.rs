@@ -8,12 +8,15 @@ use btrfs_to_s3::forget::forget;
 use btrfs_to_s3::id::{ManifestId, PackId};
 use btrfs_to_s3::pack::format::PackClass;
 use btrfs_to_s3::records::prune::Doomed;
+use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::plans::UnfinishedPlan;
+use btrfs_to_s3::repository::session::end_dead_sessions;
 use btrfs_to_s3::repository::{layout, plans};
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::recording::Operation;
 use jiff::SignedDuration;
 
+use crate::interruption::abandoned_run;
 use crate::pruning::{options, prune_on};
 use crate::samples::Sample;
 use crate::scripted::{Act, ScriptedStore, meanwhile, meanwhile_each_time};
@@ -184,4 +187,27 @@ async fn a_prune_beside_backups_that_are_published_whenever_it_looks_goes_on() {
     for id in published {
         world.restore(id).await.unwrap();
     }
+}
+
+/// Which sessions count was listed while it was open: its packs seem to be in no segment.
+#[tokio::test]
+async fn what_a_run_has_stored_that_ends_while_packs_are_listed_is_left_alone() {
+    let world = Arc::new(World::new().await);
+    abandoned_run(&world, "two", Sample::random(1, 200_000).stream(), "manifests/").await;
+    let packs = world.keys("data/").await;
+    assert!(!packs.is_empty());
+    let others = Arc::clone(&world);
+    let end = move || {
+        let world = Arc::clone(&others);
+        async move {
+            let host = world.host("two");
+            let repository = world.open().await;
+            let ended = end_dead_sessions(&repository, &host.name, &host.machine, &RecordCache::none()).await;
+            assert_eq!(ended.unwrap(), 1);
+        }
+    };
+    let lists_packs = |operation, target: &str| operation == Operation::List && target == "data/";
+    let store = meanwhile(world.store(), 1, lists_packs, end);
+    prune_on("one", &world, store, &options(SignedDuration::ZERO)).await.unwrap();
+    assert_eq!(world.keys("data/").await, packs, "the host's next run finds them");
 }
