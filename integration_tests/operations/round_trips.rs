@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use btrfs_to_s3::backup::Expected;
+use btrfs_to_s3::backup::{Expected, never_interrupted};
 use btrfs_to_s3::records::manifest::BackupKind;
+use btrfs_to_s3::repository::catalog::read_manifest;
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::recording::{Operation, RecordingStore};
 
 use crate::samples::{Sample, captured_streams, random_bytes};
-use crate::world::{Made, Notes, World, assert_same_bytes, back_up};
+use crate::world::{Made, Notes, World, assert_same_bytes, back_up, begin};
 
 async fn made_of(world: &World, stream: Vec<u8>, expected: Expected) -> Made {
     let notes = Arc::new(Notes::default());
@@ -129,6 +130,20 @@ async fn files_around_every_length_that_the_chunker_knows_come_back() {
         made.push(made_of(&world, file.clone(), Expected::Opaque).await);
     }
     world.assert_restorable(&made).await;
+}
+
+#[tokio::test]
+async fn an_increment_on_what_has_not_changed_is_made_on_the_backup_that_has_its_stream() {
+    let world = World::new().await;
+    let full = world.back_up(&Sample::random(1, 20_000)).await;
+    let (repository, notes) = (world.open().await, Arc::new(Notes::default()));
+    let parent = read_manifest(&repository, full.id).await.unwrap();
+    let run = begin(&repository, &world.host("one"), &notes).await.unwrap();
+    run.publish_unchanged(&parent, world.clock.now(), &never_interrupted()).await.unwrap();
+    let next = world.back_up(&Sample::random(2, 20_000).on(1)).await;
+    let manifest = read_manifest(&repository, next.id).await.unwrap().manifest;
+    assert_eq!(manifest.parent.map(|parent| parent.manifest), Some(full.id));
+    world.assert_restorable(&[next]).await;
 }
 
 #[tokio::test]

@@ -188,7 +188,9 @@ async fn find_parent(
     for error in &catalog.damaged {
         monitor.problem(&format!("{error:#}"));
     }
-    let of_version = |backup: &&Published| backup.manifest.version() == Some(version);
+    // One that says only that nothing has changed has no stream to build on; the one it refers to has the same version.
+    let has_stream = |backup: &&Published| backup.manifest.kind != BackupKind::Unchanged;
+    let of_version = |backup: &&Published| backup.manifest.version() == Some(version) && has_stream(backup);
     let whole = |backup: &&Published| of_version(backup) && catalog.chain(backup).is_ok();
     let parent = catalog.published.iter().rfind(whole);
     if parent.is_none() {
