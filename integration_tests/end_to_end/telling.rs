@@ -196,9 +196,10 @@ fn health_service() -> (String, Receiver<(String, String)>) {
             }
             let mut body = vec![0; length];
             connection.read_exact(&mut body).unwrap();
+            // Before the answer: who has it may look at once.
+            sender.send((path, String::from_utf8(body).unwrap())).unwrap();
             let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             connection.get_mut().write_all(answer).unwrap();
-            sender.send((path, String::from_utf8(body).unwrap())).unwrap();
         }
     });
     (url, receiver)
