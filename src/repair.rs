@@ -10,6 +10,7 @@ pub use packs::{PackRepair, repair_packs};
 
 use anyhow::ensure;
 
+use crate::backup::BackupRun;
 use crate::index::Segment;
 use crate::pack::format::PackRecord;
 use crate::records::session::Outcome;
@@ -18,12 +19,24 @@ use crate::repository::session::WriteSession;
 /// A segment is stored when its packs have so many chunks.
 const SEGMENT_CHUNKS: usize = 1 << 17;
 
-/// Ends the session of a repair, so that what it has stored counts.
+/// Ends a repair, so that what it has stored counts; or gives it up, if it has failed.
 ///
 /// # Errors
 ///
-/// If a prune has given it up, so that it never will, or the store fails. What was to be replaced has to stay then.
-async fn end_repair(session: &WriteSession) -> anyhow::Result<()> {
+/// That of the repair; or if a prune has given it up, so that nothing of it ever counts, or the store fails. What was to be
+/// replaced has to stay then.
+async fn end_repair<T>(run: BackupRun, repaired: anyhow::Result<T>) -> anyhow::Result<T> {
+    let ended = match repaired {
+        Ok(repair) => end_session(run.session()).await.map(|()| repair),
+        Err(error) => Err(error),
+    };
+    if ended.is_err() {
+        run.give_up().await;
+    }
+    ended
+}
+
+async fn end_session(session: &WriteSession) -> anyhow::Result<()> {
     let end = session.abandon().await?;
     ensure!(end.outcome != Outcome::Void, "session {} was given up by a prune: nothing is replaced", session.id());
     Ok(())

@@ -13,7 +13,7 @@ use btrfs_to_s3::repository::plans::UnfinishedPlan;
 use btrfs_to_s3::repository::session::end_dead_sessions;
 use btrfs_to_s3::repository::{layout, plans};
 use btrfs_to_s3::store::Store;
-use btrfs_to_s3::store::recording::Operation;
+use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
 use jiff::SignedDuration;
 
 use crate::interruption::abandoned_run;
@@ -210,4 +210,23 @@ async fn what_a_run_has_stored_that_ends_while_packs_are_listed_is_left_alone() 
     let store = meanwhile(world.store(), 1, lists_packs, end);
     prune_on("one", &world, store, &options(SignedDuration::ZERO)).await.unwrap();
     assert_eq!(world.keys("data/").await, packs, "the host's next run finds them");
+}
+
+/// What earlier prunes have deleted is asked for once, however much it was.
+#[tokio::test]
+async fn the_requests_of_a_prune_do_not_grow_with_what_was_pruned() {
+    let world = World::new().await;
+    world.back_up(&Sample::random(1, 50_000)).await;
+    let mut requests = Vec::new();
+    for number in [2, 3, 4] {
+        let gone = world.back_up(&Sample::random(number, 20_000)).await;
+        forget_now(&world, gone.id).await;
+        let recording = Arc::new(RecordingStore::new(world.store()));
+        let store = Arc::clone(&recording) as Store;
+        prune_on("one", &world, store, &options(SignedDuration::ZERO)).await.unwrap();
+        let calls = recording.calls();
+        let is_marker = |call: &&Call| call.operation == Operation::Head && call.target.starts_with(layout::FORGOTTEN);
+        requests.push(calls.iter().filter(is_marker).count());
+    }
+    assert_eq!(requests, [0, 0, 0], "markers that were asked for one by one");
 }

@@ -12,7 +12,7 @@ use crate::records::config::check_features;
 use crate::records::manifest::{Manifest, Parent};
 use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Published, is_forgotten, read_published};
+use crate::repository::catalog::{Published, read_published};
 use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_outcome};
 use crate::repository::{Damage, Repository, layout};
 use crate::store::list_all;
@@ -55,13 +55,8 @@ pub(super) async fn list_manifests(
     published.sort_unstable();
     let wanted: Vec<ManifestId> = published.iter().copied().filter(|id| !may_go(id)).collect();
     let mut live = HashMap::new();
-    for id in &wanted {
-        if !there.contains(id) {
-            // That of a backup that was pruned earlier is gone; others have to be there.
-            ensure_forgotten(repository, *id).await?;
-        }
-    }
-    let wanted = wanted.into_iter().filter(|id| there.contains(id)).collect();
+    let (wanted, gone): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|id| there.contains(id));
+    ensure_forgotten(repository, &gone).await?;
     read_all(repository, wanted, cache, &mut live).await?;
     let published: HashSet<ManifestId> = published.into_iter().collect();
     read_ancestors(repository, &published, cache, monitor, &mut live).await?;
@@ -103,11 +98,16 @@ async fn read_ends(
     stream::iter(ended).map(read).buffer_unordered(READS_AT_ONCE).try_collect().await
 }
 
-async fn ensure_forgotten(repository: &Repository, id: ManifestId) -> anyhow::Result<()> {
-    if is_forgotten(repository, id).await? {
+/// Checks that manifests which are not there are those of backups that were pruned earlier.
+async fn ensure_forgotten(repository: &Repository, gone: &[ManifestId]) -> anyhow::Result<()> {
+    if gone.is_empty() {
         return Ok(());
     }
-    let object = format!("{}/{}", repository.store().url(), layout::manifest_key(&id));
+    let markers = list_all(repository.store().as_ref(), layout::FORGOTTEN).await?;
+    let forgotten: HashSet<ManifestId> =
+        markers.iter().filter_map(|marker| layout::parse_forgotten_key(&marker.key)).collect();
+    let Some(id) = gone.iter().find(|id| !forgotten.contains(id)) else { return Ok(()) };
+    let object = format!("{}/{}", repository.store().url(), layout::manifest_key(id));
     let damage = Damage { object, reason: "it is not there".to_owned() };
     Err(anyhow::Error::new(damage).context(format!("nothing is pruned while backup {id} is damaged and not forgotten")))
 }

@@ -10,12 +10,12 @@ use crate::check::read_footer_copies;
 use crate::id::{PackId, SegmentId, SessionId};
 use crate::monitor::{Monitor, SilentMonitor};
 use crate::pack::format::{PackClass, PackRecord};
-use crate::records::session::Outcome;
 use crate::repair::{SegmentWriter, end_repair};
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{PackSizes, list_packs, list_segments, read_segment};
+use crate::repository::listing::sessions_that_count;
 use crate::repository::packs::read_pack_footer;
-use crate::repository::session::{REPAIR, WriteSession, list_sessions, read_outcome};
+use crate::repository::session::{REPAIR, WriteSession, list_sessions};
 use crate::repository::{Damage, Repository, layout, plans};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -54,18 +54,9 @@ pub async fn repair_index(repository: &Repository, host: Option<&Host>) -> anyho
     // What is wrong with the index is what this is about.
     let silent: Arc<dyn Monitor> = Arc::new(SilentMonitor);
     let run = BackupRun::begin_for(REPAIR, repository, host, "", &silent).await?;
-    let repaired = match survey(repository, Some(run.session())).await {
-        // Only now the new segments count.
-        Ok(repair) => end_repair(run.session()).await.map(|()| repair),
-        Err(error) => Err(error),
-    };
-    let repair = match repaired {
-        Ok(repair) => repair,
-        Err(error) => {
-            run.give_up().await;
-            return Err(error);
-        }
-    };
+    let repaired = survey(repository, Some(run.session())).await;
+    // Only when it has ended the new segments count.
+    let repair = end_repair(run, repaired).await?;
     for segment in &repair.replaced {
         let key = layout::segment_key(segment);
         repository.store().delete(&key).await.with_context(|| format!("deleting {key}, which was replaced"))?;
@@ -75,7 +66,9 @@ pub async fn repair_index(repository: &Repository, host: Option<&Host>) -> anyho
 
 /// Looks at everything in the order of a backup, and stores segments for what the index does not know.
 async fn survey(repository: &Repository, session: Option<&WriteSession>) -> anyhow::Result<IndexRepair> {
-    let counting = sessions_that_count(repository).await?;
+    let ended = list_sessions(repository).await?.ended;
+    // One whose end is damaged does not count, which is not about the index.
+    let counting = sessions_that_count(repository, ended, &RecordCache::none(), &SilentMonitor).await?;
     let segments = list_segments(repository).await?;
     let listed = list_packs(repository).await?;
     // After the packs: the final list that names one was there before that was deleted.
@@ -90,19 +83,6 @@ async fn survey(repository: &Repository, session: Option<&WriteSession>) -> anyh
     writer.flush().await?;
     repair.lost.retain(|pack| !repair.added.contains(pack));
     Ok(repair)
-}
-
-async fn sessions_that_count(repository: &Repository) -> anyhow::Result<HashSet<SessionId>> {
-    let mut counting = HashSet::new();
-    for session in list_sessions(repository).await?.ended {
-        match read_outcome(repository, session, &RecordCache::none()).await {
-            Ok(end) if end.outcome != Outcome::Void => drop(counting.insert(session)),
-            Ok(_) => {}
-            Err(error) if error.downcast_ref::<Damage>().is_some() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(counting)
 }
 
 /// Which packs there are.

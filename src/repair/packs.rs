@@ -58,16 +58,10 @@ pub async fn repair_packs(
             return Err(error);
         }
     };
-    let kept = match keep_all(repository, Some(run.session()), damaged).await {
-        Ok(repairs) => end_repair(run.session()).await.map(|()| repairs),
-        Err(error) => Err(error),
-    };
-    let replaced = match kept {
+    let kept = keep_all(repository, Some(run.session()), damaged).await;
+    let replaced = match end_repair(run, kept).await {
         Ok(repairs) => delete_damaged(repository, &repairs).await.map(|()| repairs),
-        Err(error) => {
-            run.give_up().await;
-            Err(error)
-        }
+        Err(error) => Err(error),
     };
     announced.abandon().await?;
     replaced

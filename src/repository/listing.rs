@@ -113,7 +113,7 @@ async fn list_packs_and_times(repository: &Repository) -> anyhow::Result<HashMap
 }
 
 /// Sessions that have ended, and not by being given up by prune.
-async fn sessions_that_count(
+pub(crate) async fn sessions_that_count(
     repository: &Repository,
     ended: Vec<SessionId>,
     cache: &RecordCache,
