@@ -120,8 +120,8 @@ pub fn sources_without_any(decisions: &[Decision]) -> BTreeSet<Source> {
 ///
 /// # Errors
 ///
-/// If it was not forgotten, or has been brought back before, or something it needs is gone ([`Damage`]), or the store or
-/// the local disk fails.
+/// If it was not forgotten, or has been brought back before, or something it needs is gone ([`Damage`]) or named by a plan
+/// that is not finished, or the store or the local disk fails.
 pub async fn unforget(
     repository: &Repository,
     host: &Host,
@@ -176,6 +176,11 @@ async fn copy_of(run: &BackupRun, host: &Host, id: ManifestId) -> anyhow::Result
     let (lost_of_it, meta_packs) = walk.visit_alone(&original).await?;
     lost.extend(lost_of_it);
     if let Some(first) = lost.first() {
+        // What plans name does not count, whether it is still there or not.
+        ensure!(
+            run.index().named().has_no_packs(),
+            "what it needs may be deleted by a prune that is under way: try again when that has ended, which `btrfs_to_s3 prune` sees to"
+        );
         let reason = format!("{} of the chunks it needs are gone: chunk {}: {}", lost.len(), first.chunk, first.reason);
         return Err(Damage { object: format!("backup {id}"), reason }.into());
     }

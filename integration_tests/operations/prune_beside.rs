@@ -13,7 +13,7 @@ use btrfs_to_s3::records::prune::Doomed;
 use btrfs_to_s3::repair::{repair_index, repair_packs};
 use btrfs_to_s3::repository::catalog::read_manifest;
 use btrfs_to_s3::repository::session::{WriteSession, list_sessions, void_session};
-use btrfs_to_s3::repository::{layout, plans};
+use btrfs_to_s3::repository::{Damage, layout, plans};
 use btrfs_to_s3::store::recording::Operation;
 use btrfs_to_s3::store::{ObjectStore, Store};
 use bytes::Bytes;
@@ -242,6 +242,27 @@ async fn what_was_made_on_a_backup_that_is_being_pruned_is_not_brought_back() {
     let published = world.published().await;
     assert_eq!(published.len(), 1);
     assert_eq!(world.restore(published[0]).await.unwrap(), full.stream);
+}
+
+/// It waits for a backup which may have built on what is named: all of it may stay.
+#[tokio::test]
+async fn what_a_plan_names_and_nobody_has_deleted_is_not_called_damaged() {
+    let world = World::new().await;
+    let made = world.back_up(&Sample::random(1, 100_000)).await;
+    forget_now(&world, made.id).await;
+    let running = begin(&world.open().await, &world.host("two"), &Arc::new(Notes::default())).await.unwrap();
+    let waiting = prune_on("three", &world, world.store(), &options(SignedDuration::ZERO)).await.unwrap();
+    assert_eq!(waiting.waits_for.len(), 1);
+    let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
+    let repository = world.open().await;
+    let error = unforget(&repository, &world.host("one"), made.id, &never_interrupted(), &monitor).await.unwrap_err();
+    assert!(error.downcast_ref::<Damage>().is_none(), "{error:#}");
+    assert!(format!("{error:#}").contains("a prune that is under way"), "{error:#}");
+    running.give_up().await;
+    // When it is gone it is gone.
+    prune_all(&world).await;
+    let error = unforget(&repository, &world.host("one"), made.id, &never_interrupted(), &monitor).await.unwrap_err();
+    assert!(!format!("{error:#}").contains("under way"), "{error:#}");
 }
 
 /// Another prune, on the same plan, was faster, and has found that something is needed.

@@ -46,6 +46,12 @@ impl Named {
         named
     }
 
+    /// Whether no pack is named.
+    #[must_use]
+    pub fn has_no_packs(&self) -> bool {
+        self.packs.is_empty()
+    }
+
     /// Whether a pack is named.
     #[must_use]
     pub fn has_pack(&self, class: PackClass, id: PackId) -> bool {

@@ -66,9 +66,11 @@ impl Schedule {
                 Err(error) => {
                     self.events.count(Event::UnforgetFailed);
                     let may_be_gone = !self.truth.protected(self.world.now(), self.grace).contains(id);
-                    let is_back = format!("{error:#}").contains("it is there already as backup");
-                    let is_damaged = self.truth.published[id].is_damaged;
-                    judge_failure(run, may_be_gone || is_back || is_damaged || self.was_ended_by_others(run), error)
+                    let message = format!("{error:#}");
+                    let is_back = message.contains("it is there already as backup");
+                    let waits = self.truth.plans_put > 0 && message.contains("by a prune that is under way");
+                    let may_fail = may_be_gone || is_back || waits || self.truth.published[id].is_damaged;
+                    judge_failure(run, may_fail || self.was_ended_by_others(run), error)
                 }
             },
             Report::Prune(Ok(report)) => {

@@ -53,6 +53,8 @@ pub(crate) struct Truth {
     pub(crate) forgotten: BTreeMap<ManifestId, Timestamp>,
     /// Plans that are there.
     plans: BTreeMap<PlanId, Doomed>,
+    /// How many have been put.
+    pub(crate) plans_put: usize,
     /// What final lists name.
     settled: BTreeSet<Key>,
     /// Sessions whose runs said that they had failed.
@@ -95,6 +97,7 @@ impl Truth {
         let (_, record) = decode_record::<PruneRecord>(ObjectKind::Plan, body).unwrap();
         if name == "plan" {
             self.plans.insert(id, record.objects);
+            self.plans_put += 1;
         } else if name == "final" {
             let planned = self.plans.get(&id).cloned().unwrap_or_default();
             let (objects, count) = (record.objects, |doomed: &Doomed| doomed.packs().count());
