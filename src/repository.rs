@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod catalog;
+mod chain;
 pub mod index;
 pub mod layout;
 pub(crate) mod listing;

@@ -1,12 +1,16 @@
 //! How many requests an operation takes: they cost money.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use btrfs_to_s3::backup::Expected;
+use btrfs_to_s3::repository::cache::RecordCache;
+use btrfs_to_s3::repository::catalog::{Catalog, read_known_chain};
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
 
 use crate::samples::{Sample, origin, random_bytes};
+use crate::scripted::{Act, ScriptedStore};
 use crate::world::{Made, Notes, World, assert_same_bytes, back_up};
 
 async fn recorded_backup(world: &World, stream: Vec<u8>, expected: Expected) -> (Made, Arc<RecordingStore>) {
@@ -67,6 +71,31 @@ async fn an_empty_incremental_takes_requests_for_its_chain_and_no_others() {
     // For each backup of the chain its manifest and its session's end; besides, the config, and the end of the session
     // before.
     assert_eq!(gets, [4, 6, 8, 10, 12]);
+}
+
+/// On a clock that only goes on when all wait for it.
+#[tokio::test(start_paused = true)]
+async fn the_backups_of_a_chain_are_looked_at_together() {
+    const ONE_WAY: Duration = Duration::from_millis(50);
+    let world = World::new().await;
+    let mut made = world.back_up(&Sample::of_files(0, vec![random_bytes(1, 50_000)])).await;
+    for number in 1..12 {
+        let sample = Sample::of_files(number, Vec::new()).on(number - 1);
+        let expected = Expected::Snapshot { subject: origin(number), parent: made.parent };
+        made = recorded_backup(&world, sample.stream(), expected).await.0;
+    }
+    let distant = Arc::new(ScriptedStore::new(world.store(), |_, _| Act::Wait(ONE_WAY)));
+    let repository = world.open_through(distant as Store).await.unwrap();
+    let took = async |copies: RecordCache| {
+        let started = tokio::time::Instant::now();
+        assert_eq!(read_known_chain(&repository, made.id, &copies).await.unwrap().len(), 12);
+        started.elapsed().as_millis() / ONE_WAY.as_millis()
+    };
+    // Of each backup: whether it has an end, the end, the manifest.
+    assert_eq!(took(RecordCache::none()).await, 12 * 3);
+    // The host has no copy of its last one yet, which it was not asked for since.
+    Catalog::load(&world.open().await, &world.host("one").cache).await.unwrap();
+    assert_eq!(took(world.host("one").cache).await, 3);
 }
 
 #[tokio::test]

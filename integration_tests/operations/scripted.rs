@@ -5,6 +5,7 @@ use std::future::pending;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use btrfs_to_s3::store::recording::Operation;
@@ -27,6 +28,8 @@ pub(crate) enum Act {
     Swallow,
     /// It is done, and never answered.
     Hang,
+    /// It takes its time to get there.
+    Wait(Duration),
     /// Somebody else stores these first.
     After(Vec<(Key, Bytes)>),
     /// Something else is done first.
@@ -104,6 +107,10 @@ impl ScriptedStore {
                 request.await?;
                 let (object, reason) = (target.to_owned(), "the answer got lost".to_owned());
                 Err(StoreError { kind: StoreErrorKind::Transient, operation: "asking for", object, reason })
+            }
+            Act::Wait(time) => {
+                tokio::time::sleep(time).await;
+                request.await
             }
             Act::Swallow => {
                 self.silent.notify_one();

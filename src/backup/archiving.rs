@@ -15,7 +15,7 @@ use crate::records::TOOL;
 use crate::records::manifest::{BackupKind, Manifest, Parent, STREAM_DIGEST_XXH3, StreamRecord, Subject};
 use crate::repository::Repository;
 use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Catalog, Published, check_not_forgotten, read_chain};
+use crate::repository::catalog::{Catalog, Published, check_not_forgotten, read_known_chain};
 use crate::repository::plans::Named;
 use crate::repository::session::WriteSession;
 use crate::send_stream::{StreamFacts, StreamKind};
@@ -79,7 +79,7 @@ impl Archiving<'_> {
         let roots = recipe.finish(uploader).await?;
         let (totals, meta_packs) = uploader.finish().await?;
         if let Some(parent) = &parent {
-            check_chain(session.repository(), parent.manifest, &self.named).await?;
+            check_chain(session.repository(), parent.manifest, &self.named, cache).await?;
         }
         let kind = match (facts.opaque, version) {
             (true, _) => BackupKind::Opaque,
@@ -204,8 +204,13 @@ async fn find_parent(
 
 /// Checks that a manifest still counts, that no prune is deleting it, and that all it was made against is still there.
 /// Older ones may have been forgotten: they stay as long as they are needed.
-pub(super) async fn check_chain(repository: &Repository, manifest: ManifestId, named: &Named) -> anyhow::Result<()> {
+pub(super) async fn check_chain(
+    repository: &Repository,
+    manifest: ManifestId,
+    named: &Named,
+    copies: &RecordCache,
+) -> anyhow::Result<()> {
     ensure!(!named.has_manifest(&manifest), "the parent is needed: backup {manifest} is being pruned");
-    read_chain(repository, manifest).await.context("looking whether the parent is still there")?;
+    read_known_chain(repository, manifest, copies).await.context("looking whether the parent is still there")?;
     check_not_forgotten(repository, manifest).await.context("the parent is needed")
 }

@@ -28,7 +28,8 @@ impl BackupRun {
         let manifest = manifest(self.session(), &self.host.name, parent, seen_at);
         let check = async {
             let manifest = manifest?;
-            check_chain(self.session().repository(), parent.id(), &self.index().named()).await?;
+            let (repository, named) = (self.session().repository(), self.index().named());
+            check_chain(repository, parent.id(), &named, &self.host.cache).await?;
             Ok(manifest)
         };
         let manifest = unless_interrupted(interruption, check).await;

@@ -16,7 +16,7 @@ use crate::job::Job;
 use crate::records::manifest::{BackupKind, Parent};
 use crate::repository::Damage;
 use crate::repository::cache::RecordCache;
-use crate::repository::catalog::{Catalog, Published, read_chain};
+use crate::repository::catalog::{Catalog, Published, read_known_chain};
 use crate::repository::notes::Notes;
 use crate::restore::{RestoreOptions, data_packs};
 use crate::schedule::{Decision, Due, PastBackup, Policy, decide};
@@ -165,7 +165,7 @@ impl Job {
     /// Checks that all manifests of a chain can be read, past this host's copies, that no check has found them damaged, and
     /// that their packs are there.
     async fn check_undamaged(&self, manifest: ManifestId, missing: &HashSet<PackId>) -> anyhow::Result<()> {
-        let chain = read_chain(&self.repository, manifest).await?;
+        let chain = read_known_chain(&self.repository, manifest, &self.host.cache).await?;
         let notes = Notes::load(&self.repository, &self.host.cache).await?;
         for backup in &chain {
             if let Some(reason) = notes.known_damage(backup.id()) {

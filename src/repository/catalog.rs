@@ -17,6 +17,8 @@ use crate::repository::session::{READS_AT_ONCE, SessionEnd, list_sessions, read_
 use crate::repository::{Damage, Repository, StoredAs, layout};
 use crate::store::{Key, ObjectInfo, StoreError, StoreErrorKind, list_all};
 
+pub use crate::repository::chain::{read_chain, read_known_chain};
+
 /// No chain is longer; one that seems to be goes in a circle.
 const CHAIN_LIMIT: usize = 100_000;
 
@@ -351,23 +353,6 @@ pub async fn read_manifest(repository: &Repository, id: ManifestId) -> anyhow::R
     published.ok_or_else(|| anyhow::anyhow!("there is no backup {id}: its run gave up"))
 }
 
-/// Reads a backup with all it was made against past any cache, the full one first.
-///
-/// # Errors
-///
-/// If one of them does not count, or is damaged, or is another than the one it was made against, or the store fails.
-pub async fn read_chain(repository: &Repository, id: ManifestId) -> anyhow::Result<Vec<Published>> {
-    let mut chain = vec![read_manifest(repository, id).await?];
-    while let Some(parent) = chain.last().and_then(|last| last.manifest.parent.clone()) {
-        let reading = || format!("reading a backup that {id} needs");
-        let published = read_manifest(repository, parent.manifest).await.with_context(reading)?;
-        check_link(&parent, &published, chain.len())?;
-        chain.push(published);
-    }
-    chain.reverse();
-    Ok(chain)
-}
-
 /// The backup whose stream gives what `backup` shows: itself, or the one that it says nothing has changed since.
 ///
 /// # Errors
@@ -404,7 +389,7 @@ fn check_complete(chain: &[&Published]) -> anyhow::Result<()> {
 }
 
 /// Checks that a backup is the one that its child was made against.
-fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Result<()> {
+pub(super) fn check_link(parent: &Parent, found: &Published, position: usize) -> anyhow::Result<()> {
     anyhow::ensure!(position < CHAIN_LIMIT, "a chain of more than {CHAIN_LIMIT} backups is no chain");
     anyhow::ensure!(found.digest == parent.digest, "backup {} is not the one its child was made against", found.id());
     let has_stream = found.manifest.kind != BackupKind::Unchanged;
