@@ -51,6 +51,8 @@ mod samples;
 mod scripted;
 #[path = "operations/sessions.rs"]
 mod sessions;
+#[path = "operations/side_by_side.rs"]
+mod side_by_side;
 #[path = "operations/unfit_streams.rs"]
 mod unfit_streams;
 #[path = "operations/world.rs"]

@@ -220,6 +220,31 @@ impl BackupRun {
         monitor: &Arc<dyn Monitor>,
     ) -> anyhow::Result<Self> {
         end_dead_sessions(repository, &host.name, &host.machine, &host.cache).await?;
+        Self::announce(purpose, repository, host, subvolume, monitor).await
+    }
+
+    /// As [`begin`](Self::begin), beside other runs of this host, which are alive. The caller has ended what dead ones have left
+    /// before the first of them began.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_beside(
+        repository: &Repository,
+        host: &Host,
+        subvolume: &str,
+        monitor: &Arc<dyn Monitor>,
+    ) -> anyhow::Result<Self> {
+        Self::announce("backup", repository, host, subvolume, monitor).await
+    }
+
+    async fn announce(
+        purpose: &str,
+        repository: &Repository,
+        host: &Host,
+        subvolume: &str,
+        monitor: &Arc<dyn Monitor>,
+    ) -> anyhow::Result<Self> {
         let session = Arc::new(WriteSession::start(repository.clone(), host.session(purpose, subvolume)).await?);
         match look_around(repository, host, monitor.as_ref()).await {
             Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),

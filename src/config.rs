@@ -52,6 +52,8 @@ const PACK_TARGET_MAX: ByteSize = ByteSize::from_bytes(512 * MIB);
 const COMPRESSION_LEVEL_MAX: u32 = 19;
 const COMPRESSION_LEVEL_DEFAULT: u32 = 3;
 
+const SUBVOLUMES_AT_ONCE_MAX: u32 = 16;
+
 const SNAPSHOTS_RETAINED_MAX: u32 = 10_000;
 const SNAPSHOTS_RETAINED_DEFAULT: u32 = 2;
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub lock_path: PathBuf,
     /// Whether a stream of everything that `btrfs receive` would fail at is published all the same.
     pub publish_rejected_streams: bool,
+    /// How many subvolumes are sent at once.
+    pub subvolumes_at_once: u32,
     /// How the bucket of a repository on S3 is talked to.
     pub s3: S3Settings,
     /// The chunker's sizes for a new repository.
@@ -188,6 +192,7 @@ impl Config {
             log_level: LogLevel::default(),
             lock_path: state_dir.join(LOCK_FILE_NAME),
             publish_rejected_streams: false,
+            subvolumes_at_once: 1,
             state_dir,
             s3: S3Settings::default(),
             chunking: ChunkingConfig::default(),
@@ -278,6 +283,9 @@ impl Config {
         }
         if let Some(publish) = global.boolean("publish_rejected_streams", faults) {
             self.publish_rejected_streams = publish.value;
+        }
+        if let Some(count) = global.integer("subvolumes_at_once", 1..=SUBVOLUMES_AT_ONCE_MAX, faults) {
+            self.subvolumes_at_once = count.value;
         }
         if let Some(path) = global.absolute_path("state_dir", faults) {
             self.lock_path = path.value.join(LOCK_FILE_NAME);

@@ -3,6 +3,7 @@
 
 mod file_system;
 mod journal;
+mod lanes;
 mod orphans;
 mod planning;
 mod rehearsing;
@@ -17,8 +18,9 @@ pub use sending::SendSource;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::{
@@ -31,11 +33,12 @@ use crate::btrfs::snapshots::{self, Snapshot};
 use crate::config::SubvolumeConfig;
 use crate::id::{PackId, Uuid};
 use crate::job::journal::Journal;
+use crate::job::lanes::Lanes;
 use crate::job::planning::{Chosen, Plan};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalog::{Catalog, Published};
-use crate::repository::session::Unsettled;
+use crate::repository::session::{Unsettled, end_dead_sessions};
 use crate::schedule::Decision;
 
 /// What a run works with.
@@ -51,6 +54,8 @@ pub struct Job {
     pub options: BackupOptions,
     /// How many snapshots of a subvolume stay.
     pub snapshots_retained: usize,
+    /// How many subvolumes are sent at once, at least one.
+    pub subvolumes_at_once: usize,
     /// When subvolumes are due; without it they always are.
     pub schedule: Option<Schedule>,
     /// Backs up what is not due, too.
@@ -105,52 +110,85 @@ struct Account {
     settled: Vec<PathBuf>,
 }
 
+/// What the backups of a run share.
+struct Shared {
+    lanes: Lanes,
+    account: Mutex<Account>,
+}
+
+impl Shared {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Job {
-    /// Backs up subvolumes that are due, one after another. One that fails does not keep the others from being backed up.
+    /// Backs up subvolumes that are due, so many at once as there may be. One that fails does not keep the others from being
+    /// backed up.
     ///
     /// The snapshots are taken first, all together, so that they show one moment. To be called with the host's lock
     /// held.
     pub async fn run(&self, subvolumes: &[SubvolumeConfig]) -> Vec<Outcome> {
         let mut account = Account { journal: self.open_journal(), settled: Vec::new() };
-        if let Some(journal) = &mut account.journal {
-            self.delete_orphans(journal).await;
-        }
-        let plans = self.plan_all(subvolumes).await;
+        let begun = match unless_interrupted(&self.interruption, self.begin(&mut account)).await {
+            Ok(catalog) => self.open_lanes().map(|lanes| (catalog, lanes)),
+            Err(error) => Err(error),
+        };
+        let (catalog, lanes) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return all_failed(subvolumes, &error),
+        };
+        let plans = subvolumes.iter().map(|subvolume| self.plan(&catalog, subvolume)).collect();
+        drop(catalog);
         let steps = self.take_snapshots(subvolumes, plans, &mut account);
-        let mut outcomes = Vec::new();
-        for Step { subvolume, work } in steps {
-            let started_at = self.repository.clock().now();
-            let result = match work {
-                Ok(work) => self.work_on(subvolume, work, &mut account).await,
-                Err(error) => Err(error),
-            };
-            let took = self.repository.clock().now().duration_since(started_at);
-            outcomes.push(Outcome { subvolume: subvolume.name.clone(), result, took });
-        }
-        let Account { mut journal, settled } = account;
+        let shared = Shared { lanes, account: Mutex::new(account) };
+        let run = |(number, step)| {
+            let shared = &shared;
+            async move { (number, self.take_step(step, shared).await) }
+        };
+        let at_once = self.subvolumes_at_once.max(1);
+        let mut outcomes: Vec<(usize, Outcome)> =
+            stream::iter(steps.into_iter().enumerate()).map(run).buffer_unordered(at_once).collect().await;
+        outcomes.sort_by_key(|(number, _)| *number);
+        let Account { mut journal, settled } = shared.account.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.change_journal(&mut journal, |journal| {
             for path in &settled {
                 journal.remove(path);
             }
             journal.save()
         });
-        outcomes
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    /// Decides for each subvolume what to do. If the repository cannot be looked at, all fail for that reason.
-    async fn plan_all(&self, subvolumes: &[SubvolumeConfig]) -> Vec<anyhow::Result<Plan>> {
-        let load = Catalog::load(&self.repository, &self.host.cache);
-        match unless_interrupted(&self.interruption, load).await {
-            Ok(catalog) => {
-                self.report_damaged(&catalog);
-                subvolumes.iter().map(|subvolume| self.plan(&catalog, subvolume)).collect()
-            }
-            Err(error) => {
-                let again = |_| Err(said_again(&error));
-                let others: Vec<_> = subvolumes.iter().skip(1).map(again).collect();
-                std::iter::once(Err(error)).chain(others).take(subvolumes.len()).collect()
-            }
+    /// Clears away what killed runs have left, and looks which backups there are.
+    async fn begin(&self, account: &mut Account) -> anyhow::Result<Catalog> {
+        let Host { name, machine, cache, .. } = &self.host;
+        end_dead_sessions(&self.repository, name, machine, cache).await?;
+        let catalog = Catalog::load(&self.repository, cache).await?;
+        self.report_damaged(&catalog);
+        if let Some(journal) = &mut account.journal {
+            self.delete_orphans(journal, &catalog);
         }
+        Ok(catalog)
+    }
+
+    fn open_lanes(&self) -> anyhow::Result<Lanes> {
+        Lanes::open(&self.host, self.subvolumes_at_once, &self.scratch_directory)
+    }
+
+    async fn take_step(&self, Step { subvolume, work }: Step<'_>, shared: &Shared) -> Outcome {
+        let started_at = self.repository.clock().now();
+        let result = match work {
+            Ok(work) => {
+                let lane = shared.lanes.take();
+                let done = self.work_on(subvolume, work, &lane.host, shared).await;
+                shared.lanes.put(lane);
+                done
+            }
+            Err(error) => Err(error),
+        };
+        let took = self.repository.clock().now().duration_since(started_at);
+        Outcome { subvolume: subvolume.name.clone(), result, took }
     }
 
     fn report_damaged(&self, catalog: &Catalog) {
@@ -204,24 +242,30 @@ impl Job {
         Ok(self.file_system.snapshot(&subvolume.path, &path?)?)
     }
 
-    async fn work_on(&self, subvolume: &SubvolumeConfig, work: Work, account: &mut Account) -> anyhow::Result<Done> {
+    async fn work_on(
+        &self,
+        subvolume: &SubvolumeConfig,
+        work: Work,
+        host: &Host,
+        shared: &Shared,
+    ) -> anyhow::Result<Done> {
         let sent = match work {
             Work::NotDue(decision) => {
                 tracing::info!(subvolume = %subvolume.name, reason = %decision.reason, "not due");
                 return Ok(Done::NotDue(decision));
             }
-            Work::Send { snapshot, full } => self.back_up(subvolume, &snapshot, full, &mut account.settled).await,
+            Work::Send { snapshot, full } => self.back_up(subvolume, &snapshot, full, host, shared).await,
             Work::Unchanged { parent, seen_at } => {
-                if let Some(summary) = self.note_unchanged(subvolume, &parent, seen_at).await? {
+                if let Some(summary) = self.note_unchanged(subvolume, &parent, seen_at, host).await? {
                     self.retain(subvolume, parent.manifest.version().map(|version| version.uuid));
                     return Ok(Done::Published(Box::new(summary)));
                 }
                 // What it was to refer to is damaged: all is sent again, as it is now.
                 let path = self.snapshot_path(subvolume);
                 let listed = path.as_ref().ok().cloned();
-                self.change_journal(&mut account.journal, |journal| journal.add(listed));
+                self.change_journal(&mut shared.account().journal, |journal| journal.add(listed));
                 let snapshot = self.take_snapshot(subvolume, path)?;
-                self.back_up(subvolume, &snapshot, None, &mut account.settled).await
+                self.back_up(subvolume, &snapshot, None, host, shared).await
             }
         };
         sent.map(|summary| Done::Published(Box::new(summary)))
@@ -233,8 +277,9 @@ impl Job {
         subvolume: &SubvolumeConfig,
         parent: &Published,
         seen_at: Timestamp,
+        host: &Host,
     ) -> anyhow::Result<Option<BackupSummary>> {
-        let begin = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor);
+        let begin = BackupRun::begin_beside(&self.repository, host, &subvolume.name, &self.monitor);
         let run = unless_interrupted(&self.interruption, begin).await?;
         let look = self.damage_of(parent.id(), run.index().missing_packs());
         match unless_interrupted(&self.interruption, look).await {
@@ -253,26 +298,25 @@ impl Job {
     }
 
     /// Sends one snapshot to the repository. When that fails, the snapshot is of no use and is deleted.
-    ///
-    /// `settled` gets its path when it has a backup or is gone.
     async fn back_up(
         &self,
         subvolume: &SubvolumeConfig,
         snapshot: &Snapshot,
         full: Option<String>,
-        settled: &mut Vec<PathBuf>,
+        host: &Host,
+        shared: &Shared,
     ) -> anyhow::Result<BackupSummary> {
-        let sent = self.send(subvolume, snapshot, full).await;
+        let sent = self.send(subvolume, snapshot, full, host).await;
         match &sent {
             Ok(_) => {
-                settled.push(snapshot.path.clone());
+                shared.account().settled.push(snapshot.path.clone());
                 self.retain(subvolume, Some(snapshot.info.uuid));
             }
             // The backup may exist after all, and the next one be made against it.
             Err(error) if error.downcast_ref::<Unsettled>().is_some() => {}
             Err(_) => {
                 if self.delete(snapshot) {
-                    settled.push(snapshot.path.clone());
+                    shared.account().settled.push(snapshot.path.clone());
                 }
             }
         }
@@ -284,8 +328,9 @@ impl Job {
         subvolume: &SubvolumeConfig,
         snapshot: &Snapshot,
         full: Option<String>,
+        host: &Host,
     ) -> anyhow::Result<BackupSummary> {
-        let begin = BackupRun::begin(&self.repository, &self.host, &subvolume.name, &self.monitor);
+        let begin = BackupRun::begin_beside(&self.repository, host, &subvolume.name, &self.monitor);
         let run = unless_interrupted(&self.interruption, begin).await?;
         let prepare = self.prepare(subvolume, snapshot, full, run.index().missing_packs());
         let prepared = unless_interrupted(&self.interruption, prepare).await;
@@ -303,7 +348,7 @@ impl Job {
             Err(error) if is_incremental && error.downcast_ref::<RejectedStream>().is_some() => {
                 self.monitor.problem(&format!("{}: {error:#}: everything is sent instead", subvolume.name));
                 let full = Some("what has changed was sent in a stream that cannot be received".to_owned());
-                Box::pin(self.send(subvolume, snapshot, full)).await
+                Box::pin(self.send(subvolume, snapshot, full, host)).await
             }
             published => published,
         }
@@ -362,6 +407,16 @@ impl Job {
         }
         true
     }
+}
+
+/// None of them can be backed up, for the same reason.
+fn all_failed(subvolumes: &[SubvolumeConfig], error: &anyhow::Error) -> Vec<Outcome> {
+    let failed = |subvolume: &SubvolumeConfig| Outcome {
+        subvolume: subvolume.name.clone(),
+        result: Err(said_again(error)),
+        took: SignedDuration::ZERO,
+    };
+    subvolumes.iter().map(failed).collect()
 }
 
 /// An error for all that fails for the same reason. That it was an interruption stays to be seen.

@@ -37,6 +37,7 @@ use merge::merge_runs;
 use run::Run;
 use writer::RunWriter;
 
+pub use directory::link_runs;
 pub use error::LocalIndexError;
 pub use survey::{NumberedPlace, Survey};
 

@@ -128,6 +128,39 @@ fn a_schedule_decides_what_is_backed_up_and_once_does_not_ask_it() {
 
 #[test]
 #[ignore = "needs root and Btrfs"]
+fn subvolumes_that_are_sent_at_once_restore_like_those_sent_one_after_another() {
+    let (source, tool) = source("noatime");
+    tool.configure(&format!("subvolumes_at_once = 3\n{}", subvolume_section(&source, 20)));
+    let names = ["data", "second", "third", "fourth"];
+    names[1..].iter().for_each(|name| tool.add_subvolume(&source, name));
+    let write = |night: u64| {
+        for (seed, name) in (night * 10..).zip(names) {
+            let folder = source.path().join(name);
+            fs::write(folder.join(format!("large{night}")), random_bytes(6 << 20, seed)).unwrap();
+            // The same in all of them.
+            fs::write(folder.join(format!("same{night}")), random_bytes(1 << 20, 1_000 + night)).unwrap();
+        }
+    };
+    for night in 0..3 {
+        write(night);
+        tool.run(["backup"]).assert_code(0);
+    }
+    let backups = tool.list();
+    let restored = TestBtrfs::new(512, "");
+    for name in names {
+        let own: Vec<&Backup> = backups.iter().filter(|backup| backup.subvolume == name).collect();
+        assert_eq!(
+            own.iter().map(|backup| backup.kind.as_str()).collect::<Vec<_>>(),
+            ["full", "incremental", "incremental"]
+        );
+        tool.restore(&own[2].id, &restored.path().join(name));
+        Recorded::of(&source.path().join(name)).assert_equals(&restored.path().join(name));
+    }
+    tool.run(["check", "--read-data"]).assert_code(0);
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
 fn a_subvolume_that_fails_does_not_make_the_others_start_over() {
     let (source, tool) = source("noatime");
     tool.configure(&format!("[schedule]\n{}", subvolume_section(&source, 20)));

@@ -57,32 +57,44 @@ impl Monitor for Killer {
     fn problem(&self, _message: &str) {}
 }
 
-struct Machine {
-    world: World,
+/// A host that backs up subvolumes in memory.
+pub(crate) struct Machine {
+    pub(crate) world: World,
     clock: Arc<DrivenClock>,
-    file_system: Arc<MemoryFileSystem>,
-    subvolumes: Vec<SubvolumeConfig>,
+    pub(crate) file_system: Arc<MemoryFileSystem>,
+    pub(crate) subvolumes: Vec<SubvolumeConfig>,
     policy: Policy,
     snapshots_retained: usize,
+    pub(crate) subvolumes_at_once: usize,
 }
 
 impl Machine {
     async fn new() -> Self {
+        Self::configured("[[subvolumes]]\npath = '/pool/busy'\n[[subvolumes]]\npath = '/pool/quiet'").await
+    }
+
+    /// With these sections for its subvolumes.
+    pub(crate) async fn configured(subvolumes: &str) -> Self {
         let clock = Arc::new(DrivenClock(AtomicI64::new(FIRST_NIGHT_MS - DAY_MS)));
         let world = World::with_pages(Arc::clone(&clock) as Arc<dyn Clock>, 1000);
         world.init(world.store()).await.unwrap();
-        let config = "repository = 'r'\n[schedule]\nfull_every = '30d'\nmax_chain_length = 25\n\
-                      [[subvolumes]]\npath = '/pool/busy'\n[[subvolumes]]\npath = '/pool/quiet'";
-        let config = Config::parse(config, "c.toml").unwrap();
+        let schedule = "[schedule]\nfull_every = '30d'\nmax_chain_length = 25";
+        let config = Config::parse(&format!("repository = 'r'\n{schedule}\n{subvolumes}"), "c.toml").unwrap();
         let (subvolumes, policy) = (config.subvolumes, config.schedule.unwrap());
-        Self { world, clock, file_system: Arc::default(), subvolumes, policy, snapshots_retained: 2 }
+        let file_system = Arc::default();
+        Self { world, clock, file_system, subvolumes, policy, snapshots_retained: 2, subvolumes_at_once: 1 }
+    }
+
+    /// A day later.
+    pub(crate) fn tomorrow(&self) {
+        self.clock.0.fetch_add(DAY_MS, Ordering::SeqCst);
     }
 
     fn set_clock(&self, ms: i64) {
         self.clock.0.store(ms, Ordering::SeqCst);
     }
 
-    async fn job(&self, store: Store, monitor: Arc<dyn Monitor>) -> anyhow::Result<Job> {
+    pub(crate) async fn job(&self, store: Store, monitor: Arc<dyn Monitor>) -> anyhow::Result<Job> {
         let folder = self.world.host_folder("one");
         Ok(Job {
             repository: self.world.open_through(store).await?,
@@ -90,6 +102,7 @@ impl Machine {
             file_system: Arc::clone(&self.file_system) as _,
             options: small_options(),
             snapshots_retained: self.snapshots_retained,
+            subvolumes_at_once: self.subvolumes_at_once,
             schedule: Some(Schedule { policy: self.policy, zone: TimeZone::UTC }),
             once: false,
             full: false,
@@ -101,7 +114,7 @@ impl Machine {
     }
 
     /// A run that has to go well.
-    async fn run(&self) -> Vec<Outcome> {
+    pub(crate) async fn run(&self) -> Vec<Outcome> {
         let notes = Arc::new(Notes::default());
         let job = self.job(self.world.store(), Arc::clone(&notes) as _).await.unwrap();
         let outcomes = job.run(&self.subvolumes).await;
@@ -112,18 +125,19 @@ impl Machine {
         outcomes
     }
 
-    /// A run whose store fails from its `first` operation on.
-    async fn run_failing(&self, first: u64) {
+    /// A run whose store fails from its `first` operation on; says whether it has got so far.
+    pub(crate) async fn run_failing(&self, first: u64) -> bool {
         let faulty =
             Arc::new(FaultyStore::new(self.world.store()).with_fault(Fault::From(first), StoreErrorKind::Transient));
         if let Ok(job) = self.job(Arc::clone(&faulty) as Store, Arc::new(Notes::default())).await {
             let outcomes = job.run(&self.subvolumes).await;
             assert!(!faulty.has_failed() || outcomes.iter().any(|outcome| outcome.result.is_err()), "{outcomes:?}");
         }
+        faulty.has_failed()
     }
 
     /// A run that is killed while it reads a stream.
-    async fn run_killed(&self) {
+    pub(crate) async fn run_killed(&self) {
         let job = self.job(self.world.store(), Arc::new(Killer)).await.unwrap();
         let died = AssertUnwindSafe(job.run(&self.subvolumes)).catch_unwind().await;
         assert!(died.is_err(), "a night with changes is killed");
@@ -136,7 +150,7 @@ impl Machine {
     }
 
     /// Restores the newest backup of each subvolume, with all that it needs, and compares each stream with what was sent.
-    async fn restore_newest(&self) {
+    pub(crate) async fn restore_newest(&self) {
         let repository = self.world.open().await;
         let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
         assert!(catalog.damaged.is_empty(), "{:?}", catalog.damaged);
@@ -151,7 +165,7 @@ impl Machine {
     }
 }
 
-fn kinds(outcomes: &[Outcome]) -> Vec<Option<BackupKind>> {
+pub(crate) fn kinds(outcomes: &[Outcome]) -> Vec<Option<BackupKind>> {
     let kind = |outcome: &Outcome| match outcome.result.as_ref().unwrap() {
         Done::Published(summary) => Some(summary.manifest.kind),
         Done::NotDue(_) => None,
@@ -177,7 +191,7 @@ struct Tally {
 }
 
 /// Lives through one night: the files change, something may go wrong, and at last a run goes well.
-async fn live(machine: &Machine, night: i64, tally: &mut Tally) {
+async fn live(machine: &mut Machine, night: i64, tally: &mut Tally) {
     let number = u64::try_from(night).unwrap();
     let old = |seed: u64| random_bytes(seed, 5_000);
     machine.file_system.write("/pool/busy", (number.saturating_sub(4)..=number).map(old).collect());
@@ -185,6 +199,7 @@ async fn live(machine: &Machine, night: i64, tally: &mut Tally) {
         machine.file_system.write("/pool/quiet", vec![old(10_000 + number)]);
     }
     machine.set_clock(clock_of(night));
+    machine.subvolumes_at_once = 1 + usize::from(night % 2 == 0);
     let troubled = night % 11 == 3 || night % 13 == 5 || night % 17 == 7;
     if night % 11 == 3 {
         machine.run_failing(1 + number % 60).await;
@@ -216,9 +231,9 @@ async fn live(machine: &Machine, night: i64, tally: &mut Tally) {
 async fn a_year_of_nights_with_failures_kills_and_wrong_clocks_has_a_backup_of_each_night() {
     let mut tally = Tally::default();
     for quarter in 0..4 {
-        let machine = Machine::new().await;
+        let mut machine = Machine::new().await;
         for night in quarter * QUARTER..(quarter + 1) * QUARTER {
-            live(&machine, night, &mut tally).await;
+            live(&mut machine, night, &mut tally).await;
         }
         machine.restore_newest().await;
         let catalog = Catalog::load(&machine.world.open().await, &RecordCache::none()).await.unwrap();

@@ -56,7 +56,8 @@ pub(crate) struct BackupArguments {
 }
 
 pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) -> anyhow::Result<()> {
-    require_memory_for_backup(context.config.packing.pack_target)?;
+    let at_once = if arguments.stdin { 1 } else { context.config.subvolumes_at_once };
+    require_memory_for_backup(context.config.packing.pack_target, at_once)?;
     if let Some(name) = &arguments.name {
         return backup_stdin(context, name, arguments.opaque).await;
     }
@@ -149,6 +150,7 @@ async fn job(context: &Context, arguments: &BackupArguments) -> anyhow::Result<J
         file_system: Arc::new(Btrfs { command: BtrfsCommand::find(search_path().as_deref())? }),
         options: backup_options(context),
         snapshots_retained: context.config.snapshots_retained as usize,
+        subvolumes_at_once: context.config.subvolumes_at_once as usize,
         schedule: context.schedule(),
         once: arguments.once,
         full: arguments.full,

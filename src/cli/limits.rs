@@ -48,14 +48,16 @@ pub(crate) fn limit_threads() {
     }
 }
 
-/// Checks that a backup with packs of such a size finds room in memory.
+/// Checks that so many backups at once, with packs of such a size, find room in memory.
 ///
 /// # Errors
 ///
-/// If it does not: the process would be ended in the middle of it, without a word of the reason.
-pub(crate) fn require_memory_for_backup(pack_target: ByteSize) -> anyhow::Result<()> {
-    let packs = PACKS_IN_MEMORY.saturating_mul(pack_target.bytes().saturating_add(PACK_SURPLUS_BYTES));
-    require_memory(AT_START_BYTES.saturating_add(packs), "raise it, or set a smaller packing.pack_target")
+/// If they do not: the process would be ended in the middle of it, without a word of the reason.
+pub(crate) fn require_memory_for_backup(pack_target: ByteSize, at_once: u32) -> anyhow::Result<()> {
+    let packs = PACKS_IN_MEMORY.saturating_mul(u64::from(at_once));
+    let packs_bytes = packs.saturating_mul(pack_target.bytes().saturating_add(PACK_SURPLUS_BYTES));
+    let advice = "raise it, or set a smaller packing.pack_target or global.subvolumes_at_once";
+    require_memory(AT_START_BYTES.saturating_add(packs_bytes), advice)
 }
 
 /// Checks that a restore finds room in memory.

@@ -54,11 +54,16 @@ fn every_key_is_read() {
     let config = parse(
         r#"
         repository = "s3://bucket/prefix"
-        global = { log_level = "debug", state_dir = "/s/", lock_path = "/run/./l", publish_rejected_streams = true }
         chunking = { minimum = "4 KiB", average = "16 KiB", maximum = "64 KiB" }
         packing = { pack_target = "0.5 GiB", compression_level = 0x13 }
         snapshots = { base_dir = "/pool/snapshots", retain = 7 }
         schedule = { full_every = "30d", incremental_every = "2d", run_at = "02:30", max_chain_length = 40 }
+        [global]
+        log_level = "debug"
+        state_dir = "/s/"
+        lock_path = "/run/./l"
+        publish_rejected_streams = true
+        subvolumes_at_once = 4
         [retention]
         keep_last = 1
         keep_hourly = 2
@@ -83,6 +88,7 @@ fn every_key_is_read() {
         state_dir: "/s".into(),
         lock_path: "/run/l".into(),
         publish_rejected_streams: true,
+        subvolumes_at_once: 4,
         chunking: ChunkingConfig { minimum: size(4 * KIB), average: size(16 * KIB), maximum: size(64 * KIB) },
         packing: PackingConfig { pack_target: ByteSize::from_bytes(GIB / 2), compression_level: 19 },
         retention: RetentionPolicy {
@@ -163,7 +169,7 @@ fn a_key_that_means_nothing_is_a_fault() {
         ("[calendar]", "2:2: calendar: unknown key ({ROOT_KEYS})"),
         (
             "[global]\n\"log\\u001b[31m\\nlevel\" = 1",
-            "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, publish_rejected_streams, state_dir, lock_path)",
+            "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, publish_rejected_streams, subvolumes_at_once, state_dir, lock_path)",
         ),
         ("[[subvolumes]]\npath = '/a'\npth = 1", "4:1: subvolumes[0].pth: unknown key (did you mean 'path'?)"),
         (

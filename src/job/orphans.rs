@@ -4,14 +4,12 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-use crate::backup::Host;
 use crate::btrfs::BtrfsError;
 use crate::btrfs::parents::sent_identity;
 use crate::id::SnapshotVersion;
 use crate::job::Job;
 use crate::job::journal::Journal;
 use crate::repository::catalog::Catalog;
-use crate::repository::session::end_dead_sessions;
 
 impl Job {
     /// Without a journal a run goes on: it only matters if it is killed.
@@ -39,14 +37,14 @@ impl Job {
 
     /// Deletes the snapshots that killed runs have left, but for those that are in the repository: the next backup is made
     /// against these. What cannot be done now is left to the next run.
-    pub(super) async fn delete_orphans(&self, journal: &mut Journal) {
-        if journal.snapshots().is_empty() {
-            return;
+    ///
+    /// The catalog was loaded when the sessions of killed runs had ended, so that no more of them can be published.
+    pub(super) fn delete_orphans(&self, journal: &mut Journal, catalog: &Catalog) {
+        if !catalog.damaged.is_empty() {
+            return tracing::warn!("snapshots of killed runs stay for now, as not every manifest can be read");
         }
-        let published = match self.published_versions().await {
-            Ok(published) => published,
-            Err(error) => return tracing::warn!(error = %format!("{error:#}"), "snapshots of killed runs stay for now"),
-        };
+        let published: HashSet<SnapshotVersion> =
+            catalog.published.iter().filter_map(|backup| backup.manifest.version()).collect();
         for path in journal.snapshots().clone() {
             match self.delete_unpublished(&path, &published) {
                 Ok(()) => journal.remove(&path),
@@ -60,18 +58,6 @@ impl Job {
                     "the snapshot of a killed run cannot be deleted now"
                 ),
             }
-        }
-    }
-
-    /// What all backups were made from. Only known for certain when the sessions of killed runs have ended, and when every
-    /// manifest can be read.
-    async fn published_versions(&self) -> anyhow::Result<HashSet<SnapshotVersion>> {
-        let Host { name, machine, cache, .. } = &self.host;
-        end_dead_sessions(&self.repository, name, machine, cache).await?;
-        let mut catalog = Catalog::load(&self.repository, cache).await?;
-        match catalog.damaged.pop() {
-            Some(damage) => Err(damage),
-            None => Ok(catalog.published.iter().filter_map(|backup| backup.manifest.version()).collect()),
         }
     }
 

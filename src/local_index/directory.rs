@@ -40,6 +40,23 @@ pub(super) fn run_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:0NUMBER_DIGITS$x}{RUN_SUFFIX}"))
 }
 
+/// Links all runs of a directory into another one, which is made. What the index has not got there, because a run has been
+/// replaced meanwhile or cannot be linked, it gets from the repository.
+///
+/// # Errors
+///
+/// If the other directory cannot be made.
+pub fn link_runs(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    let Ok(listing) = Listing::read(from) else { return Ok(()) };
+    for number in listing.runs {
+        if let Err(error) = fs::hard_link(run_path(from, number), run_path(to, number)) {
+            tracing::debug!(%error, directory = %from.display(), "a file of the local index is not linked");
+        }
+    }
+    Ok(())
+}
+
 fn run_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(RUN_SUFFIX)?;
     let plain = digits.len() == NUMBER_DIGITS && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
