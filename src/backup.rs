@@ -405,8 +405,10 @@ async fn remove_unfinished(repository: &Repository, open_since: Timestamp) {
     // Some stores tell such times in whole seconds.
     let Ok(before) = Timestamp::from_second(open_since.as_second()) else { return };
     // Packs alone are large enough to be stored in parts. In other places there may be what is none of ours.
-    for class in [PackClass::Data, PackClass::Meta] {
-        match repository.store().remove_unfinished(layout::packs(class), before).await {
+    let remove = |class| repository.store().remove_unfinished(layout::packs(class), before);
+    let (data, meta) = tokio::join!(remove(PackClass::Data), remove(PackClass::Meta));
+    for removed in [data, meta] {
+        match removed {
             Ok(0) => {}
             Ok(count) => tracing::info!("removed {count} unfinished uploads of runs that are dead"),
             Err(error) => tracing::info!("{error}: they take up room until they are removed"),

@@ -211,6 +211,9 @@ pub(super) async fn check_chain(
     copies: &RecordCache,
 ) -> anyhow::Result<()> {
     ensure!(!named.has_manifest(&manifest), "the parent is needed: backup {manifest} is being pruned");
-    read_known_chain(repository, manifest, copies).await.context("looking whether the parent is still there")?;
-    check_not_forgotten(repository, manifest).await.context("the parent is needed")
+    let chain = async {
+        read_known_chain(repository, manifest, copies).await.context("looking whether the parent is still there")
+    };
+    let not_forgotten = async { check_not_forgotten(repository, manifest).await.context("the parent is needed") };
+    tokio::try_join!(chain, not_forgotten).map(drop)
 }

@@ -165,8 +165,9 @@ impl Job {
     /// Checks that all manifests of a chain can be read, past this host's copies, that no check has found them damaged, and
     /// that their packs are there.
     async fn check_undamaged(&self, manifest: ManifestId, missing: &HashSet<PackId>) -> anyhow::Result<()> {
-        let chain = read_known_chain(&self.repository, manifest, &self.host.cache).await?;
-        let notes = Notes::load(&self.repository, &self.host.cache).await?;
+        let (repository, cache) = (&self.repository, &self.host.cache);
+        let (chain, notes) =
+            tokio::try_join!(read_known_chain(repository, manifest, cache), Notes::load(repository, cache))?;
         for backup in &chain {
             if let Some(reason) = notes.known_damage(backup.id()) {
                 let reason = format!("the last check has found it damaged: {reason}");

@@ -90,8 +90,8 @@ impl Catalog {
     /// If the store fails. A damaged manifest is no error here: it stands in `damaged`.
     pub async fn load(repository: &Repository, cache: &RecordCache) -> anyhow::Result<Self> {
         let sessions = list_sessions(repository).await?;
-        let manifests = list_all(repository.store().as_ref(), layout::MANIFESTS).await?;
-        let forgotten = list_all(repository.store().as_ref(), layout::FORGOTTEN).await?;
+        let list = |prefix| list_all(repository.store().as_ref(), prefix);
+        let (manifests, forgotten) = tokio::try_join!(list(layout::MANIFESTS), list(layout::FORGOTTEN))?;
         let open: HashSet<SessionId> = sessions.open_ids().collect();
         let marker = |object: &ObjectInfo| Some((layout::parse_forgotten_key(&object.key)?, object.modified_at));
         let stored = |object: &ObjectInfo| Some((layout::parse_manifest_key(&object.key)?, object.modified_at));

@@ -16,7 +16,7 @@ use crate::repository::cache::RecordCache;
 use crate::repository::plans::{self, Named};
 use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
 use crate::repository::{Damage, Repository, layout};
-use crate::store::list_all;
+use crate::store::{ObjectInfo, list_all};
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,16 +100,13 @@ pub async fn list_packs(repository: &Repository) -> anyhow::Result<PackSizes> {
 }
 
 async fn list_packs_and_times(repository: &Repository) -> anyhow::Result<HashMap<(PackClass, PackId), ListedPack>> {
-    let mut packs = HashMap::new();
-    for class in [PackClass::Data, PackClass::Meta] {
-        for object in list_all(repository.store().as_ref(), layout::packs(class)).await? {
-            if let Some(pack) = layout::parse_pack_key(&object.key) {
-                let listed = ListedPack { size_bytes: object.size_bytes, modified_at: object.modified_at };
-                packs.insert(pack, listed);
-            }
-        }
-    }
-    Ok(packs)
+    let list = |class| list_all(repository.store().as_ref(), layout::packs(class));
+    let (data, meta) = tokio::try_join!(list(PackClass::Data), list(PackClass::Meta))?;
+    let listed = |object: ObjectInfo| {
+        let listed = ListedPack { size_bytes: object.size_bytes, modified_at: object.modified_at };
+        Some((layout::parse_pack_key(&object.key)?, listed))
+    };
+    Ok(data.into_iter().chain(meta).filter_map(listed).collect())
 }
 
 /// Sessions that have ended, and not by being given up by prune.
