@@ -4,6 +4,7 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -36,7 +37,8 @@ pub enum HookError {
     },
 }
 
-/// Runs a command, a program and its arguments, to its end; kills it when that takes longer than `limit`.
+/// Runs a command, a program and its arguments, to its end; kills it, and all that it has started, when that takes longer
+/// than `limit`, or when this is dropped.
 ///
 /// What it prints goes to standard error, so that it does not get between the results. `input` is what it reads. It has
 /// this process' environment, and `facts`.
@@ -55,8 +57,9 @@ pub async fn run_hook(
     let not_started = |source| HookError::NotStarted { program: named(), source };
     let mut process = Command::new(program);
     process.args(arguments).envs(facts.iter().map(|(name, value)| (name, value)));
-    process.stdin(Stdio::piped()).stdout(io::stderr()).kill_on_drop(true);
+    process.stdin(Stdio::piped()).stdout(io::stderr()).kill_on_drop(true).process_group(0);
     let mut child = process.spawn().map_err(not_started)?;
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let stdin = child.stdin.take();
     let ended = async {
         if let Some(mut stdin) = stdin {
@@ -65,7 +68,12 @@ pub async fn run_hook(
         }
         child.wait().await
     };
-    match tokio::time::timeout(limit, ended).await {
+    let ended = tokio::time::timeout(limit, ended).await;
+    if ended.is_ok() {
+        // What it has left behind on purpose goes on.
+        group.0 = None;
+    }
+    match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(HookError::Failed { program: named(), status: status.to_string() }),
         Ok(Err(source)) => Err(not_started(source)),
@@ -73,8 +81,23 @@ pub async fn run_hook(
     }
 }
 
+/// The processes of a hook, which are killed when this is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // There is nothing left to do where it has ended by itself.
+            kill_process_group(leader, Signal::KILL).ok();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::io::Errno;
+
     use super::*;
 
     async fn shell(script: &str, facts: &[(&'static str, String)], input: &str) -> Result<(), HookError> {
@@ -104,6 +127,23 @@ mod tests {
         let command = ["/bin/sh", "-c", "exec cat /dev/zero > /dev/null"].map(str::to_owned);
         let error = run_hook(&command, &[], "", Duration::from_millis(50)).await.unwrap_err();
         assert!(matches!(error, HookError::TooLong { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_has_started_is_ended_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        // Both have the other end open until they end.
+        let script = format!("mkfifo {0}; exec 3<>{0}; sleep 600 & wait", pipe.display());
+        let command = ["/bin/sh", "-c", &script].map(str::to_owned);
+        let error = run_hook(&command, &[], "", Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(error, HookError::TooLong { .. }), "{error}");
+        let open = || rustix::fs::open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
+        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        while open().err() != Some(Errno::NXIO) {
+            assert!(tokio::time::Instant::now() < until, "somebody still reads the pipe");
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -1,12 +1,14 @@
 //! Tells others that a run begins and how it went: hooks, a health check, the metrics' file.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::backup::unless_interrupted;
 use crate::cli::backup::report::RunReport;
 use crate::cli::context::Context;
 use crate::hooks::run_hook;
@@ -39,7 +41,9 @@ pub(super) async fn begin(context: &Context, names: &[String]) -> anyhow::Result
     check_health(context, "/start", "").await;
     let hooks = &context.config.hooks;
     let facts = [("BTRFS_TO_S3_HOOK", "before".to_owned()), ("BTRFS_TO_S3_SUBVOLUMES", names.join(" "))];
-    run_hook(&hooks.before, &facts, "", hooks.timeout).await.context("the hook 'before'")
+    let hook = async { run_hook(&hooks.before, &facts, "", hooks.timeout).await.context("the hook 'before'") };
+    // Those that come after have to be told of a signal as well, and there is not much time for it.
+    unless_interrupted(&context.interruption, hook).await
 }
 
 /// After all is done. What cannot be told is a problem of the run, of which those are told that come after.
@@ -89,8 +93,22 @@ fn write_metrics(path: &Path, report: &RunReport) -> io::Result<()> {
     };
     // The collector reads files that end with .prom only.
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(report.metrics(&before).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(new, path)
+    let written = write_new(&new, &report.metrics(&before)).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        fs::remove_file(&new).ok();
+    }
+    written
+}
+
+/// Writes a file that others may read, as whoever collects metrics is not root.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    // What a killed run has left. The folder may be somebody else's: a link in the way is not followed.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
