@@ -26,12 +26,13 @@ fi
 if command -v systemd-analyze >/dev/null; then
     units=$(mktemp -d)
     trap 'rm -r "$units"' EXIT
-    for unit in packaging/systemd/*; do
-        # Neither the program nor its manual page is installed here.
-        sed 's#^ExecStart=[^ ]*#ExecStart=/bin/true#; /^Documentation=/d' "$unit" > "$units/$(basename "$unit")"
-    done
-    said=$(systemd-analyze verify "$units"/* 2>&1) || true
-    [ -z "$said" ] || { echo "packaging/systemd: $said" >&2; exit 1; }
+    mkdir "$units/btrfs_to_s3-rehearse.service.d"
+    cp packaging/systemd/* "$units"
+    cp packaging/rehearse-receive.conf "$units/btrfs_to_s3-rehearse.service.d"
+    # Neither the program nor its manual pages are installed here.
+    find "$units" -type f -exec sed -i 's#^ExecStart=/[^ ]*#ExecStart=/bin/true#; /^Documentation=/d' {} +
+    said=$(systemd-analyze verify "$units"/*.{service,timer} 2>&1) || true
+    [ -z "$said" ] || { echo "packaging: $said" >&2; exit 1; }
 else
     echo "LEFT OUT: units of systemd; systemd-analyze is not installed"
 fi

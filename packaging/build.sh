@@ -37,7 +37,7 @@ for shell in bash:bash-completion/completions/btrfs_to_s3 zsh:zsh/vendor-complet
 done
 install -D -m 644 -t "$root/usr/lib/systemd/system" packaging/systemd/*
 documents=$root/usr/share/doc/btrfs-to-s3
-install -D -m 644 -t "$documents/examples" docs/config.example.toml
+install -D -m 644 -t "$documents/examples" docs/config.example.toml packaging/rehearse-receive.conf
 install -m 644 README.md "$documents/README.md"
 install -m 644 LICENSE "$documents/copyright"
 gzip -9 -n < CHANGELOG.md > "$documents/changelog.gz"

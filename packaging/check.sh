@@ -35,10 +35,13 @@ bash -n "$root/usr/share/bash-completion/completions/btrfs_to_s3"
 
 echo "== units"
 if command -v systemd-analyze >/dev/null; then
-    # The program and its manual page are not where the units say, as the package is only unpacked.
-    sed "s#^ExecStart=/usr/bin/#ExecStart=$root/usr/bin/#; /^Documentation=/d" "$unit" > "$work/btrfs_to_s3.service"
-    sed "/^Documentation=/d" "${unit%service}timer" > "$work/btrfs_to_s3.timer"
-    said=$(systemd-analyze verify "$work/btrfs_to_s3.service" "$work/btrfs_to_s3.timer" 2>&1) || fail "$said"
+    # The program and its manual pages are not where the units say, as the package is only unpacked.
+    units=$work/units
+    mkdir -p "$units/btrfs_to_s3-rehearse.service.d"
+    cp "$root"/usr/lib/systemd/system/* "$units"
+    cp "$root/usr/share/doc/btrfs-to-s3/examples/rehearse-receive.conf" "$units/btrfs_to_s3-rehearse.service.d"
+    find "$units" -type f -exec sed -i "s#^ExecStart=/usr/bin/#ExecStart=$root/usr/bin/#; /^Documentation=/d" {} +
+    said=$(systemd-analyze verify "$units"/*.{service,timer} 2>&1) || fail "$said"
     [ -z "$said" ] || fail "$said"
 else
     echo "LEFT OUT: the units; systemd-analyze is not installed"
