@@ -86,6 +86,8 @@ pub struct Config {
     pub restore: RestoreConfig,
     /// What the provider of the bucket asks for.
     pub prices: Prices,
+    /// Whether any of them are of the file.
+    pub has_prices: bool,
     /// How often a restore of each subvolume is to be rehearsed; without it, `status` does not ask.
     pub rehearse_every: Option<Duration>,
     /// How often subvolumes are backed up; without it, whenever `backup` is started.
@@ -200,6 +202,7 @@ impl Config {
             retention: RetentionPolicy::default(),
             restore: RestoreConfig::default(),
             prices: Prices::default(),
+            has_prices: false,
             snapshots_retained: SNAPSHOTS_RETAINED_DEFAULT,
             rehearse_every: None,
             schedule: None,
@@ -266,6 +269,7 @@ impl Config {
             snapshots.absolute_path("base_dir", faults).map(Found::into_value)
         });
         config.restore = root.table("restore", faults, restore::read_restore);
+        config.has_prices = root.has("prices");
         config.prices = root.table("prices", faults, prices::read_prices);
         config.rehearse_every = root.table("rehearsal", faults, rehearsal::read_rehearsal);
         let has_schedule = root.has("schedule");

@@ -47,7 +47,7 @@ use jiff::Timestamp;
 use self::limit::LimitStore;
 use self::local::LocalStore;
 use self::policy::Policies;
-use self::requests::RequestCounts;
+use self::requests::Usage;
 use self::retry::{RetryPolicy, RetryStore};
 use self::s3::S3Store;
 use self::s3::settings::S3Settings;
@@ -186,8 +186,8 @@ pub trait ObjectStore: Debug + Send + Sync {
     /// A `put` that still runs may have to begin anew then, so the moment should be before all that anybody waits for.
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError>;
 
-    /// How many requests it has sent until now; `None` where there is nobody to send them to.
-    fn requests(&self) -> Option<RequestCounts> {
+    /// What it has asked of a server until now; `None` where there is none.
+    fn usage(&self) -> Option<Usage> {
         None
     }
 

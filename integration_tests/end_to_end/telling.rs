@@ -87,8 +87,10 @@ fn a_run_that_went_well_is_told_of_as_such() {
         (&"data".into(), &"full".into(), &backup.id.clone().into())
     );
     assert_eq!(one["stored_bytes"], backup.stored_bytes);
+    assert!(report["cost"].is_null() && report["requests"].is_null(), "a directory has neither");
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
     let expected = [
+        "cost",
         "error",
         "exit_code",
         "finished_at",

@@ -11,16 +11,19 @@ use crate::backup::{
 };
 use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::subvolume::require_root;
-use crate::cli::backup::report::{RunReport, SubvolumeReport};
+use crate::cli::backup::report::{CostReport, RunReport, SubvolumeReport};
 use crate::cli::context::{Context, search_path};
 use crate::cli::exit::UsageError;
 use crate::cli::limits::require_memory_for_backup;
 use crate::cli::output;
 use crate::config::{SubvolumeConfig, check_subvolume_name};
+use crate::cost::run::cost_of_run;
 use crate::job::{Btrfs, Done, Job, Outcome, take_snapshot};
 use crate::lock::HostLock;
 use crate::records::manifest::BackupKind;
 use crate::size::ByteSize;
+use crate::store::StorageClassName;
+use crate::store::requests::Usage;
 
 /// Takes snapshots and stores what the repository does not have
 #[derive(Debug, clap::Args)]
@@ -86,7 +89,7 @@ async fn run_and_tell(
     subvolumes: &[SubvolumeConfig],
 ) -> anyhow::Result<()> {
     let started_at = context.clock.now();
-    let (mut outcomes, mut requests) = (Vec::new(), None);
+    let (mut outcomes, mut usage) = (Vec::new(), None);
     let run = async {
         let names: Vec<String> = subvolumes.iter().map(|subvolume| subvolume.name.clone()).collect();
         telling::begin(context, &names).await?;
@@ -95,7 +98,7 @@ async fn run_and_tell(
         let _lock = lock(context)?;
         let job = job(context, arguments).await?;
         outcomes = job.run(subvolumes).await;
-        requests = job.repository.store().requests();
+        usage = job.repository.store().usage();
         Ok(())
     };
     let begun: anyhow::Result<()> = run.await;
@@ -107,7 +110,11 @@ async fn run_and_tell(
             subvolumes.iter().map(not_reached).collect()
         }
     };
-    let mut told = RunReport { requests, ..RunReport::new(started_at, context.clock.now(), reports) };
+    let mut told = RunReport {
+        requests: usage.as_ref().map(|usage| usage.requests),
+        cost: usage.and_then(|usage| cost(context, &usage)),
+        ..RunReport::new(started_at, context.clock.now(), reports)
+    };
     let result = match begun {
         Ok(()) if arguments.json => last_failure(outcomes).map_or(Ok(()), Err),
         Ok(()) => {
@@ -127,6 +134,14 @@ async fn run_and_tell(
         output::line(&line)?;
     }
     result
+}
+
+/// What a run has cost. The built-in prices are those of AWS, and tell nothing of another server.
+fn cost(context: &Context, usage: &Usage) -> Option<CostReport> {
+    let config = &context.config;
+    let metadata_class = config.s3.storage_class_metadata.clone().unwrap_or_else(StorageClassName::standard);
+    let cost = cost_of_run(usage, &metadata_class, &config.prices).filter(|_| usage.is_aws || config.has_prices)?;
+    Some(CostReport::new(cost, &config.prices.currency))
 }
 
 fn lock(context: &Context) -> anyhow::Result<HostLock> {

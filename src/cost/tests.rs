@@ -11,7 +11,9 @@ use super::month::{Amounts, ClassCost, cost_of, month};
 use super::night::{Held, NightCost, Places, Stored, next_night, usual};
 use super::prices::Prices;
 use super::reading::{Amount, Reading, ReadingPlan, ThawCost};
+use super::run::{RunCost, cost_of_run};
 use super::{GB, reading};
+use crate::store::requests::{RequestCounts, StoredInClass, Usage};
 use crate::store::thaw::ThawTier;
 use crate::store::{Key, ObjectInfo, StorageClassName};
 
@@ -160,6 +162,44 @@ fn a_night_is_divided_as_what_is_there() {
     // By the division 1800 bytes of it are file data, 0.000000002 a month.
     assert_eq!(idle.month, money("0.00000458"));
     assert_eq!(next_night(&[], &places, &Prices::default()), NightCost::default());
+}
+
+/// What a night has stored: 3 packs of 32 MiB and one of 1 MiB, archived; and a pack of metadata of 4 MiB, a segment and three
+/// records of 200 bytes.
+fn a_night(metadata_class: &str) -> Usage {
+    let packs = StoredInClass { writes: 5, objects: 4, bytes: 97 * MIB, small: Vec::new() };
+    let small = vec![100 * KIB, 200, 200, 200];
+    let metadata = StoredInClass { writes: 5, objects: 5, bytes: 4 * MIB + 100 * KIB + 600, small };
+    Usage {
+        requests: RequestCounts { writes: 10, lists: 14, reads: 20, deletes: 1 },
+        stored: BTreeMap::from([(class("DEEP_ARCHIVE"), packs), (class(metadata_class), metadata)]),
+        is_aws: true,
+    }
+}
+
+#[test]
+fn a_run_costs_its_requests_and_what_it_has_stored() {
+    // Requests: 5 PUTs × 0.05 / 1000 (one was tried twice), 5 × 0.005 / 1000, 14 LISTs × 0.005 / 1000, 20 GETs × 0.0004 / 1000:
+    // 0.00025 + 0.000025 + 0.00007 + 0.000008.
+    // A month: (97 MiB + 4 × 32 KiB) × 0.00099 / GB = 0.0000939; 4 × 8 KiB × 0.023 / GB = 0.000000702;
+    // (4 MiB + 100 KiB + 600 B) × 0.023 / GB = 0.00009205.
+    let cost = cost_of_run(&a_night("STANDARD"), &class("STANDARD"), &Prices::default()).unwrap();
+    assert_eq!(cost, RunCost { requests: money("0.000353"), month: money("0.000186652") });
+}
+
+#[test]
+fn small_objects_of_a_run_are_paid_for_as_larger_ones_where_the_class_says_so() {
+    // Of STANDARD_IA: 5 PUTs × 0.01 / 1000 and 20 GETs × 0.001 / 1000; 4 MiB + 4 × 128 KiB at 0.0125 / GB = 0.000054932.
+    let cost = cost_of_run(&a_night("STANDARD_IA"), &class("STANDARD_IA"), &Prices::default()).unwrap();
+    assert_eq!(cost, RunCost { requests: money("0.00039"), month: money("0.000149534") });
+}
+
+#[test]
+fn a_run_with_a_class_without_prices_has_no_cost() {
+    assert_eq!(cost_of_run(&a_night("COLD"), &class("STANDARD"), &Prices::default()), None);
+    assert_eq!(cost_of_run(&a_night("STANDARD"), &class("COLD"), &Prices::default()), None);
+    let nothing = cost_of_run(&Usage::default(), &class("STANDARD"), &Prices::default());
+    assert_eq!(nothing, Some(RunCost::default()));
 }
 
 /// Two archived packs, one of metadata, and a stream that is longer than they are.

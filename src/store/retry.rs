@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::failure::length;
 use super::policy::Policies;
-use super::requests::RequestCounts;
+use super::requests::Usage;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{
     Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
@@ -169,8 +169,8 @@ impl ObjectStore for RetryStore {
         self.inner.remove_unfinished(prefix, before).await
     }
 
-    fn requests(&self) -> Option<RequestCounts> {
-        self.inner.requests()
+    fn usage(&self) -> Option<Usage> {
+        self.inner.usage()
     }
 
     async fn policies(&self) -> Option<Policies> {

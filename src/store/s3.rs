@@ -46,13 +46,14 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::checksum::checksum_text;
+use self::connect::Connection;
 use self::counting::RequestCounter;
 use self::error::{OperationError, failure, is_precondition_failed, root_cause, transient};
 use self::flow::{Bandwidth, Progress, upload};
 use self::settings::{Encryption, S3Settings};
 use super::failure::{Failure, check_existing, check_limit, check_prefix, check_range, length};
 use super::policy::Policies;
-use super::requests::RequestCounts;
+use super::requests::Usage;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::StoreUrl;
 use super::{
@@ -69,6 +70,7 @@ const FIRST_BYTE_WITHIN: Duration = Duration::from_mins(1);
 pub struct S3Store {
     client: Client,
     counter: RequestCounter,
+    is_aws: bool,
     url: String,
     bucket: String,
     /// Empty, or ending in `/`.
@@ -103,24 +105,19 @@ impl S3Store {
     ///
     /// If the region is not known.
     pub async fn open(bucket: &str, prefix: Option<&Key>, settings: &S3Settings) -> Result<Self, StoreError> {
-        let counter = RequestCounter::default();
-        let client = Box::pin(connect::connect(settings, &counter)).await.map_err(|Failure { kind, reason }| {
+        let connection = Box::pin(connect::connect(settings)).await.map_err(|Failure { kind, reason }| {
             let url = StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.cloned() };
             StoreError { kind, operation: "opening", object: url.to_string(), reason }
         })?;
-        Ok(Self::over(client, counter, bucket, prefix, settings))
+        Ok(Self::over(connection, bucket, prefix, settings))
     }
 
-    fn over(
-        client: Client,
-        counter: RequestCounter,
-        bucket: &str,
-        prefix: Option<&Key>,
-        settings: &S3Settings,
-    ) -> Self {
+    fn over(connection: Connection, bucket: &str, prefix: Option<&Key>, settings: &S3Settings) -> Self {
+        let Connection { client, counter, is_aws } = connection;
         Self {
             client,
             counter,
+            is_aws,
             url: StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.cloned() }.to_string(),
             bucket: bucket.to_owned(),
             key_prefix: prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default(),
@@ -143,12 +140,15 @@ impl S3Store {
         format!("{}{key}", self.key_prefix)
     }
 
+    fn class_of(&self, tier: Tier) -> Option<&StorageClassName> {
+        match tier {
+            Tier::Data => self.settings.storage_class_data.as_ref(),
+            Tier::Metadata => self.settings.storage_class_metadata.as_ref(),
+        }
+    }
+
     fn storage_class(&self, tier: Tier) -> Option<StorageClass> {
-        let class = match tier {
-            Tier::Data => &self.settings.storage_class_data,
-            Tier::Metadata => &self.settings.storage_class_metadata,
-        };
-        class.as_ref().map(|class| StorageClass::from(class.as_str()))
+        self.class_of(tier).map(|class| StorageClass::from(class.as_str()))
     }
 
     fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
@@ -203,9 +203,10 @@ impl S3Store {
             self.put_whole(key, body.clone(), tier).await?
         };
         match stored {
-            Stored::New => Ok(PutOutcome::Stored),
-            Stored::Refused => self.outcome_of_existing(key, &body).await,
+            Stored::New => self.counter.add(self.class_of(tier), length(&body)),
+            Stored::Refused => return self.outcome_of_existing(key, &body).await,
         }
+        Ok(PutOutcome::Stored)
     }
 
     async fn put_whole(&self, key: &Key, body: Bytes, tier: Tier) -> Result<Stored, Failure> {
@@ -444,8 +445,8 @@ impl ObjectStore for S3Store {
         removed.map_err(|failure| failure.at("removing unfinished uploads of", &self.url, prefix))
     }
 
-    fn requests(&self) -> Option<RequestCounts> {
-        Some(self.counter.counts())
+    fn usage(&self) -> Option<Usage> {
+        Some(self.counter.usage(self.is_aws))
     }
 
     async fn policies(&self) -> Option<Policies> {

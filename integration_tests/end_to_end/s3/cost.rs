@@ -1,13 +1,16 @@
 //! What is said of costs, against what a server has.
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::piped::{Input, tool_on};
+use crate::support::btrfs_fixture::TestBtrfs;
 use crate::support::documented::{assert_all_documented, assert_documented};
 use crate::support::s3_server::{ArchiveCounts, S3Server};
-use crate::support::tool::Tool;
+use crate::support::tool::{Tool, data, make_subvolume, subvolume_section};
+use crate::support::tree::random_bytes;
 
 const DOCUMENT: &str = include_str!("../../../docs/cost.md");
 const DEEP_ARCHIVE: &str = "[s3]\nstorage_class_data = \"DEEP_ARCHIVE\"\n";
@@ -184,4 +187,59 @@ fn a_dry_run_of_a_local_restore_has_no_price() {
     assert!(value["total"].is_null() && value["bytes"].as_u64() > Some(900_000));
     assert!(tool.run(DRY_RUN).text().contains("the repository is a directory"));
     tool.run(["restore", "latest", "--subvolume", "pipe", "--stream", "-", "--json"]).assert_code(2);
+}
+
+/// What a run costs by what the server has kept and was asked, with the built-in prices: for requests, and a month.
+fn cost_by_hand(server: &S3Server, requests: &[String]) -> (f64, f64) {
+    let is_deep = |key: &str| server.object(key).is_some_and(|kept| kept.storage_class.is_some());
+    let price = |request: &String| match request.split_once(' ').unwrap() {
+        ("PutObject", key) if is_deep(key) => 0.05,
+        ("GetObject" | "HeadObject", _) => 0.000_4,
+        _ => 0.005,
+    };
+    let of_object = |key: String| {
+        let bytes = number(server.object(&key).unwrap().body.len());
+        let overhead = 32.0 * 1024.0 * 0.000_99 + 8.0 * 1024.0 * 0.023;
+        if is_deep(&key) { bytes * 0.000_99 + overhead } else { bytes * 0.023 }
+    };
+    // The config was there before.
+    let stored = server.keys().into_iter().filter(|key| !key.ends_with("config/0"));
+    (requests.iter().map(price).sum::<f64>() / 1000.0, stored.map(of_object).sum::<f64>() / GB)
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
+fn a_run_says_what_it_costs_where_prices_are_known() {
+    let server = S3Server::start_in_thread();
+    let (source, tool) = (TestBtrfs::new(512, ""), tool_on(&server, ""));
+    make_subvolume(&source);
+    let section = subvolume_section(&source, 3);
+    let metrics = tool.folder().join("m.prom");
+    let monitoring = format!("[monitoring]\nmetrics_textfile = \"{}\"\n", metrics.display());
+    let run = |prices: &str, arguments: &[&str], seed: u64| {
+        fs::write(data(&source).join("file"), random_bytes(9_000_000, seed)).unwrap();
+        tool.configure(&format!("{DEEP_ARCHIVE}{prices}{monitoring}{section}"));
+        let ended = tool.run(arguments);
+        ended.assert_code(0);
+        ended
+    };
+    server.take_requests();
+    let prices = "[prices]\ncurrency = \"dollars\"\n";
+    let report: Value = serde_json::from_slice(&run(prices, &["backup", "--json"], 1).stdout).unwrap();
+    let requests = server.take_requests();
+    let (for_requests, month) = cost_by_hand(&server, &requests);
+    assert!(for_requests > 0.000_1 && month > 0.000_001, "{for_requests}, {month}");
+    assert_near(&report["cost"]["requests"], for_requests);
+    assert_near(&report["cost"]["month"], month);
+    assert_eq!(report["cost"]["currency"], "dollars");
+    assert_documented(&report, include_str!("../../../docs/operating.md"), "`backup --json`");
+    let metrics = fs::read_to_string(metrics).unwrap();
+    let line = format!("\nbtrfs_to_s3_last_run_requests_cost {}\n", report["cost"]["requests"]);
+    assert!(metrics.contains(&line), "{line}{metrics}");
+
+    let text = run(prices, &["backup"], 2).text();
+    assert!(text.contains(" dollars for these, and <0.0001 dollars a month for what was stored"), "{text}");
+    // The built-in prices are not those of a server that is not AWS.
+    let report: Value = serde_json::from_slice(&run("", &["backup", "--json"], 3).stdout).unwrap();
+    assert!(report["cost"].is_null() && report["requests"]["writes"].as_u64() > Some(3), "{report}");
 }

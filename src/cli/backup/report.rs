@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use crate::cli::cost::number;
 use crate::cli::exit::{Exit, exit_of};
+use crate::cost::money::Money;
+use crate::cost::run::RunCost;
 use crate::job::{Done, Outcome};
 use crate::records::manifest::BackupKind;
 use crate::store::requests::RequestCounts;
@@ -30,9 +33,32 @@ pub(super) struct RunReport {
     pub(super) error: Option<String>,
     /// How many requests the run has sent to a server; `None` where there is none, or the run did not come to it.
     pub(super) requests: Option<RequestCounts>,
+    /// What that and what was stored cost; `None` where no prices are known.
+    pub(super) cost: Option<CostReport>,
     /// What went wrong without ending anything.
     pub(super) problems: Vec<String>,
     pub(super) subvolumes: Vec<SubvolumeReport>,
+}
+
+/// What a run has cost, in `currency`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct CostReport {
+    pub(super) currency: String,
+    #[serde(serialize_with = "as_number")]
+    pub(super) requests: Money,
+    /// Each month from then on.
+    #[serde(serialize_with = "as_number")]
+    pub(super) month: Money,
+}
+
+impl CostReport {
+    pub(super) fn new(cost: RunCost, currency: &str) -> Self {
+        Self { currency: currency.to_owned(), requests: cost.requests, month: cost.month }
+    }
+}
+
+fn as_number<S: Serializer>(amount: &Money, serializer: S) -> Result<S::Ok, S::Error> {
+    number(*amount).serialize(serializer)
 }
 
 /// What became of a subvolume.
@@ -117,6 +143,7 @@ impl RunReport {
             seconds: finished_at.duration_since(started_at).as_secs_f64(),
             error: None,
             requests: None,
+            cost: None,
             problems: Vec::new(),
             subvolumes,
         }
@@ -169,6 +196,10 @@ impl RunReport {
         if let Some(requests) = self.requests {
             set("last_run_requests", None, bytes(requests.total()));
         }
+        if let Some(cost) = &self.cost {
+            set("last_run_requests_cost", None, amount(cost.requests));
+            set("last_run_month_cost", None, amount(cost.month));
+        }
         if self.exit_code == 0 {
             set("last_success_timestamp_seconds", None, finished);
         } else {
@@ -202,6 +233,10 @@ fn seconds(at: Timestamp) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "a metric is a floating-point number")]
 fn bytes(count: u64) -> f64 {
     count as f64
+}
+
+fn amount(money: Money) -> f64 {
+    number(money).as_f64().unwrap_or(f64::NAN)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric is a floating-point number")]
@@ -240,10 +275,11 @@ pub(super) fn total_line(report: &RunReport) -> Option<String> {
     let (stream, new, stored) = (sum(|one| one.stream_bytes), sum(|one| one.new_bytes), sum(|one| one.stored_bytes));
     let size = |bytes| crate::size::ByteSize::from_bytes(bytes).to_string();
     let ratio = if stored == 0 { 1.0 } else { bytes(stream) / bytes(stored) };
-    let took = match report.requests {
-        Some(requests) => format!("in {:.1} s, with {} requests", report.seconds, requests.total()),
-        None => format!("in {:.1} s", report.seconds),
-    };
+    let with = report.requests.map_or(String::new(), |requests| format!(", with {} requests", requests.total()));
+    let cost = report.cost.as_ref().map_or(String::new(), |CostReport { currency, requests, month }| {
+        format!(": {requests} {currency} for these, and {month} {currency} a month for what was stored")
+    });
+    let took = format!("in {:.1} s{with}{cost}", report.seconds);
     match sent.len() {
         0 => None,
         1 => Some(format!("done {took}")),

@@ -21,14 +21,23 @@ use crate::store::failure::Failure;
 /// What servers that are not AWS call their only region, mostly.
 const REGION_OF_OTHERS: &str = "us-east-1";
 
+/// A client, and what it knows of itself.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// Of its requests.
+    pub(super) counter: RequestCounter,
+    /// Whether no other server is named.
+    pub(super) is_aws: bool,
+}
+
 /// Makes a client. Nothing is sent to the server yet, but credentials may be asked for.
-pub(super) async fn connect(settings: &S3Settings, counter: &RequestCounter) -> Result<Client, Failure> {
+pub(super) async fn connect(settings: &S3Settings) -> Result<Connection, Failure> {
     let mut loader =
         aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).region(region(settings));
     if let Some(url) = &settings.endpoint_url {
         loader = loader.endpoint_url(url);
     }
-    client(&loader.load().await, settings, counter)
+    connection(&loader.load().await, settings)
 }
 
 /// Where the region is looked for. Not at the instance's metadata service: on other machines that takes seconds to fail.
@@ -43,12 +52,8 @@ pub(super) fn http_client() -> SharedHttpClient {
 }
 
 /// Makes the client of a loaded environment.
-pub(super) fn client(
-    environment: &SdkConfig,
-    settings: &S3Settings,
-    counter: &RequestCounter,
-) -> Result<Client, Failure> {
-    let elsewhere = has_endpoint(environment);
+pub(super) fn connection(environment: &SdkConfig, settings: &S3Settings) -> Result<Connection, Failure> {
+    let (elsewhere, counter) = (has_endpoint(environment), RequestCounter::default());
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build();
     let mut builder = Builder::from(environment)
         // Retries and stalls are ours: the retries tell a lost reply from a refusal, and a stall is measured in bytes.
@@ -67,7 +72,7 @@ pub(super) fn client(
         }
         builder = builder.region(Region::new(REGION_OF_OTHERS));
     }
-    Ok(Client::from_conf(builder.build()))
+    Ok(Connection { client: Client::from_conf(builder.build()), counter, is_aws: !elsewhere })
 }
 
 /// Whether a server other than AWS is named, for everything or for S3.

@@ -1,5 +1,6 @@
 //! What is particular to buckets; what every store promises is in `store/contract.rs`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::store::Store;
 use crate::store::limit::LimitStore;
+use crate::store::requests::{RequestCounts, StoredInClass};
 use crate::store::retry::{RetryPolicy, RetryStore};
 
 #[path = "../../../integration_tests/support/s3_server.rs"]
@@ -46,9 +48,8 @@ impl S3Store {
             .http_client(connect::http_client())
             .endpoint_url(endpoint)
             .build();
-        let counter = RequestCounter::default();
-        let client = connect::client(&environment, settings, &counter).unwrap();
-        Self::over(client, counter, bucket, Some(&key("folder/repository")), settings)
+        let connection = connect::connection(&environment, settings).unwrap();
+        Self::over(connection, bucket, Some(&key("folder/repository")), settings)
     }
 }
 
@@ -141,9 +142,31 @@ async fn requests_are_counted_as_the_server_sees_them() {
     store.list_page("data/", None).await.unwrap();
     store.delete(&key("data/a")).await.unwrap();
     // An upload in four parts; a read that is tried twice, and a look; a page; a deletion.
-    let counted = store.requests().unwrap();
+    let usage = store.usage().unwrap();
+    let counted = usage.requests;
     assert_eq!(counted, RequestCounts { writes: 6, lists: 1, reads: 3, deletes: 1 });
     assert_eq!(counted.total(), server.take_requests().len() as u64);
+    let stored = StoredInClass { writes: 6, objects: 1, bytes: 3_500_000, small: Vec::new() };
+    assert_eq!((usage.stored, usage.is_aws), (BTreeMap::from([(StorageClassName::standard(), stored)]), false));
+}
+
+#[tokio::test]
+async fn what_is_stored_is_counted_by_its_class() {
+    let server = S3Server::start().await;
+    let settings = S3Settings { storage_class_data: Some("DEEP_ARCHIVE".parse().unwrap()), ..settings() };
+    let store = S3Store::on(&server, &settings);
+    for (name, bytes, tier) in
+        [("data/a", 10, Tier::Data), ("data/large", 3_000_000, Tier::Data), ("meta/b", 20, Tier::Metadata)]
+    {
+        put(&store, name, &vec![7; bytes], tier).await.unwrap();
+    }
+    // One that is there already takes a request, and no room.
+    put(&store, "meta/b", &[7; 20], Tier::Metadata).await.unwrap();
+    // The parts of the large one, and their end, name no class.
+    let deep = StoredInClass { writes: 2, objects: 2, bytes: 3_000_010, small: vec![10] };
+    let standard = StoredInClass { writes: 3 + 1 + 2, objects: 1, bytes: 20, small: vec![20] };
+    let expected = [("DEEP_ARCHIVE".parse().unwrap(), deep), (StorageClassName::standard(), standard)];
+    assert_eq!(store.usage().unwrap().stored, BTreeMap::from(expected));
 }
 
 #[tokio::test]
