@@ -12,9 +12,7 @@ mod thaw;
 mod walk;
 
 pub use self::expiry::ThawAgain;
-pub use self::thaw::{
-    ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, pack_states, thaw_known, thaw_packs,
-};
+pub use self::thaw::{ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, Thawing, pack_states, thaw_packs};
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -44,7 +42,7 @@ pub trait StreamSink: Write + Send {
 }
 
 /// How much memory and how many requests a restore may use at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// Plaintext bytes that are fetched ahead together.
     pub window_bytes: u64,
@@ -58,6 +56,8 @@ pub struct RestoreOptions {
     pub frame_cache_bytes: usize,
     /// Where an index may be made when the hints of a recipe fail; removed afterwards.
     pub scratch_directory: PathBuf,
+    /// Thaws that are under way: packs are waited for when they are needed.
+    pub thawing: Option<Arc<Thawing>>,
     /// What to do when a pack turns out to be archived, as its thawed copy has expired; without it, the restore ends.
     pub thaw_again: Option<ThawAgain>,
 }
@@ -73,6 +73,7 @@ impl RestoreOptions {
             requests_in_flight: 8,
             frame_cache_bytes: 64 << 20,
             scratch_directory,
+            thawing: None,
             thaw_again: None,
         }
     }

@@ -10,10 +10,13 @@ use btrfs_to_s3::backup::{BackupOptions, Expected, Stream, never_interrupted};
 use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::id::PackId;
 use btrfs_to_s3::monitor::Monitor;
+use btrfs_to_s3::pack::format::PackClass;
 use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::catalog::read_chain;
+use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::restore::{
-    NotThawed, RestoreOptions, StreamSink, ThawAgain, ThawOptions, data_packs, restore_stream, thaw_packs,
+    NotThawed, RestoreOptions, StreamSink, ThawAgain, ThawOptions, Thawing, data_packs, pack_states, restore_stream,
+    thaw_packs,
 };
 use btrfs_to_s3::store::archiving::ArchivingStore;
 use btrfs_to_s3::store::thaw::ThawTier;
@@ -147,6 +150,15 @@ const THAW: ThawOptions = ThawOptions {
 
 impl Expiring {
     async fn new() -> Self {
+        let expiring = Self::archived().await;
+        let packs = expiring.all_packs().await;
+        thaw_packs(&expiring.repository, &packs, &THAW).await.unwrap();
+        assert_eq!(expiring.archive.take_requests().len(), packs.len());
+        expiring
+    }
+
+    /// Nobody has asked for a thaw yet.
+    async fn archived() -> Self {
         let clock = TokioClock::new();
         let world = World::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
         world.init(world.store()).await.unwrap();
@@ -157,11 +169,11 @@ impl Expiring {
             archive.archive(&key, &class);
         }
         let repository = world.open_through(Arc::clone(&archive) as Store).await.unwrap();
-        let expiring = Self { clock, world, archive, repository, made };
-        let packs: BTreeSet<PackId> = [expiring.packs(0).await, expiring.packs(1).await].concat().into_iter().collect();
-        thaw_packs(&expiring.repository, &packs, &THAW).await.unwrap();
-        assert_eq!(expiring.archive.take_requests().len(), packs.len());
-        expiring
+        Self { clock, world, archive, repository, made }
+    }
+
+    async fn all_packs(&self) -> BTreeSet<PackId> {
+        [self.packs(0).await, self.packs(1).await].concat().into_iter().collect()
     }
 
     /// The packs that a backup needs.
@@ -238,4 +250,79 @@ async fn a_restore_that_does_not_wait_asks_again_for_expired_copies_and_says_whe
         text.contains("a thawed copy has expired before it was read") && text.contains("run it again then"),
         "{text}"
     );
+}
+
+/// A restore of both backups, of which the packs of the first one are thawed after 12 hours, those of the other after 48.
+struct Early {
+    archived: Expiring,
+    thawing: Arc<Thawing>,
+    hours: u32,
+}
+
+impl Early {
+    async fn begin(thaw: &ThawOptions) -> Self {
+        let archived = Expiring::archived().await;
+        let glacier: StorageClassName = "GLACIER".parse().unwrap();
+        for pack in archived.packs(0).await {
+            archived.archive.archive(&layout::pack_key(PackClass::Data, &pack), &glacier);
+        }
+        let packs = archived.all_packs().await;
+        let states = pack_states(&archived.repository, PackClass::Data, &packs).await.unwrap();
+        let thawing = Arc::new(Thawing::begin(&archived.repository, &states, thaw).await.unwrap());
+        // All at once, before anything is waited for.
+        assert_eq!(archived.archive.take_requests().len(), packs.len());
+        Self { archived, thawing, hours: 0 }
+    }
+
+    /// Restores one of them, by so many hours after the beginning; `None` if that does not come to an end by then.
+    async fn restore_by(&mut self, number: usize, hours: u32) -> Option<anyhow::Result<Vec<u8>>> {
+        let options = RestoreOptions {
+            thawing: Some(Arc::clone(&self.thawing)),
+            ..RestoreOptions::new(self.archived.world.host_folder("scratch"))
+        };
+        let (sink, manifest) = (MemorySink::default(), self.archived.manifest(number).await);
+        let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
+        let inner = Box::new(sink.clone());
+        let restored = restore_stream(&self.archived.repository, &manifest, inner, &options, &monitor);
+        let passing = async {
+            while self.hours < hours {
+                tokio::time::advance(Duration::from_hours(1)).await;
+                self.hours += 1;
+                tokio::task::yield_now().await;
+            }
+            // What can be done at this hour takes some time of the machine's, and none of the test's.
+            let begun_at = std::time::Instant::now();
+            while begun_at.elapsed() < PATIENCE {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            restored = restored => Some(restored.map(|_| sink.bytes())),
+            () = passing => None,
+        }
+    }
+}
+
+/// How long a restore that has all it needs may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test(start_paused = true)]
+async fn what_is_thawed_first_is_read_while_the_rest_is_waited_for() {
+    let mut early = Early::begin(&THAW).await;
+    let first = early.restore_by(0, 13).await.expect("its packs can be read after 12 hours").unwrap();
+    assert_same_bytes(&first, &early.archived.made[0].stream);
+    let second = early.restore_by(1, 49).await.expect("its packs can be read after 48 hours").unwrap();
+    assert_same_bytes(&second, &early.archived.made[1].stream);
+    assert_eq!((early.archived.archive.take_requests(), early.archived.archive.refused_reads()), (Vec::new(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_that_has_begun_to_read_waits_no_longer_than_it_may() {
+    let mut early = Early::begin(&ThawOptions { timeout: Duration::from_hours(20), ..THAW }).await;
+    early.restore_by(0, 13).await.expect("its packs can be read after 12 hours").unwrap();
+    let error = early.restore_by(1, 22).await.expect("it waits for 20 hours").unwrap_err();
+    let not_thawed = error.chain().find_map(|cause| cause.downcast_ref::<NotThawed>()).unwrap();
+    assert_eq!(not_thawed.waiting, early.archived.packs(1).await.len());
+    assert_eq!(early.archived.archive.refused_reads(), 0);
 }

@@ -20,6 +20,7 @@ use crate::job::Schedule;
 use crate::monitor::Monitor;
 use crate::repository::cache::RecordCache;
 use crate::repository::{Repository, layout};
+use crate::restore::RestoreOptions;
 use crate::store::url::StoreUrl;
 use crate::store::{self, Key, Store};
 
@@ -88,6 +89,12 @@ impl Context {
     /// Where a restore may make an index, if it has to.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.config.state_dir.join("scratch")
+    }
+
+    /// The bounds of whatever reads backups.
+    pub(crate) fn restore_options(&self) -> RestoreOptions {
+        let requests_in_flight = self.config.s3.concurrency.get();
+        RestoreOptions { requests_in_flight, ..RestoreOptions::new(self.scratch_directory()) }
     }
 
     /// This host as a writer of a repository.

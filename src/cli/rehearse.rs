@@ -193,12 +193,13 @@ async fn rehearse_one(
     } else {
         read_chain(repository, backup.id()).await?
     };
-    if arguments.thaw {
-        arguments.thaw_options.thaw(context, repository, &chain).await?;
-    }
-    let mut options = arguments.thaw_options.restore_options(context);
-    if !arguments.thaw {
-        options.thaw_again = None;
+    let options = if arguments.thaw {
+        arguments.thaw_options.begin(context, repository, &chain).await?
+    } else {
+        context.restore_options()
+    };
+    if let Some(thawing) = &options.thawing {
+        thawing.wait_for_all().await?;
     }
     rehearse(repository, &chain, rehearsal, &options, &context.monitor()).await
 }

@@ -69,10 +69,6 @@ pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) 
     if arguments.dry_run {
         return dry_run::dry_run(context, &repository, &backup, &arguments).await;
     }
-    if arguments.stream.is_some() {
-        let streamed = read_streamed(&repository, backup.clone()).await?;
-        arguments.thaw.thaw(context, &repository, std::slice::from_ref(&streamed)).await?;
-    }
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
             restore_to(context, &repository, &backup, &arguments.thaw, Box::new(StandardOutput(output::stream()))).await
@@ -116,8 +112,8 @@ async fn restore_to(
     thaw: &ThawArguments,
     sink: Box<dyn StreamSink>,
 ) -> anyhow::Result<()> {
-    let options = thaw.restore_options(context);
     let backup = read_streamed(repository, backup.clone()).await?;
+    let options = thaw.begin(context, repository, std::slice::from_ref(&backup)).await?;
     context.progress.expect(backup.manifest.stream.bytes);
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
     sink.finish()
@@ -133,9 +129,8 @@ async fn restore_to_target(
     let options = TargetOptions { read_only: arguments.read_only, discard_received: arguments.discard_received };
     let target = RestoreTarget { path, options, btrfs: BtrfsCommand::find(search_path().as_deref())? };
     let chain = read_chain(repository, backup.id()).await?;
-    arguments.thaw.thaw(context, repository, &chain).await?;
+    let options = arguments.thaw.begin(context, repository, &chain).await?;
     context.progress.expect(chain.iter().map(|backup| backup.manifest.stream.bytes).sum());
-    let options = arguments.thaw.restore_options(context);
     let restored = restore_subvolume(repository, &chain, &target, &options, &context.monitor()).await?;
     context.progress.finish();
     let manifest = &backup.manifest;

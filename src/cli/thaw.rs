@@ -1,6 +1,7 @@
 //! Options of commands that read what may be archived.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::context::Context;
@@ -9,7 +10,7 @@ use crate::cost::reading::{Reading, ReadingPlan, cost_of};
 use crate::pack::format::PackClass;
 use crate::repository::Repository;
 use crate::repository::catalog::Published;
-use crate::restore::{PackState, RestoreOptions, ThawAgain, ThawOptions, data_packs, pack_states, thaw_known};
+use crate::restore::{PackState, RestoreOptions, ThawAgain, ThawOptions, Thawing, data_packs, pack_states};
 use crate::size::parse_duration;
 use crate::store::StorageClassName;
 use crate::store::thaw::{ThawState, ThawTier};
@@ -44,20 +45,15 @@ impl ThawArguments {
         }
     }
 
-    /// How a restore goes that has packs thawed again by the same rules.
-    pub(crate) fn restore_options(&self, context: &Context) -> RestoreOptions {
-        let thaw_again = Some(ThawAgain { options: self.options(context), later: Vec::new() });
-        RestoreOptions { thaw_again, ..RestoreOptions::new(context.scratch_directory()) }
-    }
-
-    /// Has all that these backups need thawed, in one wave.
-    pub(crate) async fn thaw(
+    /// Has all that these backups need thawed, in one wave; gives how a restore goes that waits for what it comes to, and has
+    /// packs thawed again by the same rules.
+    pub(crate) async fn begin(
         &self,
         context: &Context,
         repository: &Repository,
         backups: &[Published],
-    ) -> anyhow::Result<()> {
-        let options = RestoreOptions::new(context.scratch_directory());
+    ) -> anyhow::Result<RestoreOptions> {
+        let options = context.restore_options();
         let mut packs = BTreeSet::new();
         for backup in backups {
             packs.extend(data_packs(repository, &backup.manifest, &options, &context.monitor()).await?);
@@ -67,7 +63,8 @@ impl ThawArguments {
         if let Some(text) = announcement(context, &states, &thaw) {
             tracing::info!("{text}");
         }
-        thaw_known(repository, &states, &thaw).await
+        let thawing = Some(Arc::new(Thawing::begin(repository, &states, &thaw).await?));
+        Ok(RestoreOptions { thawing, thaw_again: Some(ThawAgain { options: thaw, later: Vec::new() }), ..options })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Has packs thawed again whose copies expire while a restore reads them.
+//! Waits for packs that are being thawed, and has those thawed again whose copies expire while a restore reads them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,6 +53,18 @@ impl<'a> Expiry<'a> {
     /// That so many more entries have been handed on.
     pub(super) fn done(&self, entries: usize) {
         self.done_entries.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    /// Waits until these packs can be read, if they are being thawed.
+    ///
+    /// # Errors
+    ///
+    /// [`NotThawed`](super::NotThawed) if there is no waiting any longer.
+    pub(super) async fn wait_for(&self, packs: &BTreeSet<PackId>) -> anyhow::Result<()> {
+        match &self.options.thawing {
+            Some(thawing) => thawing.wait_for(packs).await,
+            None => Ok(()),
+        }
     }
 
     /// Reads. What turns out to be archived is thawed by the rules of the restore, with all else that is still needed, and is

@@ -152,6 +152,7 @@ async fn fetch_window(
             _ => runs.push((pack, u64::from(frame)..u64::from(frame) + 1)),
         }
     }
+    expiry.wait_for(&runs.iter().map(|(pack, _)| *pack).collect()).await?;
     let read = |(pack, run): (PackId, Range<u64>)| async move {
         expiry.read(async || fetch_run(locator, pack, run.clone()).await).await
     };

@@ -1,14 +1,16 @@
-//! Has archived packs thawed before a restore reads them: all of a chain's in one wave.
+//! Has archived packs thawed before a restore reads them: all of a chain's in one wave. The restore waits for those that it
+//! comes to next, and reads them while others are still being thawed.
 //!
 //! What counts is the class that each object has now, not the one that it was stored with: rules of the server may have
 //! moved it. Only packs of file data are ever archived.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::id::PackId;
@@ -103,63 +105,134 @@ async fn state_of(repository: &Repository, pack: &ObjectInfo) -> anyhow::Result<
     })
 }
 
-/// Sees to it that these packs can be read. Asks for the thaw of those that are archived and of which nobody has asked for
-/// it, all at once, and then waits if it is told to. Dropped while it waits, it takes nothing back.
+/// Sees to it that these packs can be read: as [`Thawing`], and then waits for all of them, if it is told to.
 ///
 /// Costs a listing of all packs of file data, and a look-up and a request for each archived one.
 ///
 /// # Errors
 ///
-/// [`NotThawed`] where some cannot be read yet, and there is no waiting, or no longer. Otherwise the store's error.
+/// As for [`Thawing::begin`] and [`Thawing::wait_for_all`].
 pub async fn thaw_packs(
     repository: &Repository,
     packs: &BTreeSet<PackId>,
     options: &ThawOptions,
 ) -> anyhow::Result<()> {
     let states = pack_states(repository, PackClass::Data, packs).await?;
-    thaw_known(repository, &states, options).await
+    Thawing::begin(repository, &states, options).await?.wait_for_all().await
 }
 
-/// As [`thaw_packs`], of packs that have just been looked at.
-///
-/// # Errors
-///
-/// As there.
-pub async fn thaw_known(repository: &Repository, packs: &[PackState], options: &ThawOptions) -> anyhow::Result<()> {
-    let known: Vec<&PackState> = packs.iter().filter(|pack| is_cold(&pack.object)).collect();
-    let cold: Vec<ColdPack> = known.iter().map(|pack| pack.object.clone()).collect();
-    check_tier(&cold, options.tier)?;
-    let wave = Wave { repository, options, days: days(bytes_of(&cold), options) };
-    let begun_at = Instant::now();
-    let mut waiting = wave.ask_known(&known).await?;
-    let expected_at = expected_at(&waiting, options.tier, repository.clock().now());
-    let not_thawed = |waiting: &[ColdPack]| NotThawed {
-        waiting: waiting.len(),
-        packs: cold.len(),
-        waiting_bytes: bytes_of(waiting),
-        expected_at,
-    };
-    if !waiting.is_empty() && options.wait {
-        tracing::info!(
-            "{} archived packs ({}) are being thawed, which takes until {expected_at} at the latest; ending this run \
-             takes nothing back",
-            waiting.len(),
-            ByteSize::from_bytes(bytes_of(&waiting))
-        );
-    }
-    while !waiting.is_empty() {
-        let left = options.timeout.saturating_sub(begun_at.elapsed());
-        if !options.wait || left.is_zero() {
-            return Err(not_thawed(&waiting).into());
+/// Packs whose thaw has been asked for, all at once. Dropped, also while it is waited for, it takes nothing back.
+#[derive(Debug)]
+pub struct Thawing {
+    repository: Repository,
+    options: ThawOptions,
+    days: u32,
+    /// How many there are that may be archived.
+    packs: usize,
+    begun_at: Instant,
+    expected_at: Timestamp,
+    /// Those that could not be read when they were last looked at. Locked as long as somebody waits: who comes next knows then
+    /// what he has found.
+    waiting: Mutex<BTreeMap<PackId, ColdPack>>,
+}
+
+impl Thawing {
+    /// Asks for the thaw of those that are archived and of which nobody has asked for it, all at once. These packs have just
+    /// been looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`NotThawed`] where some cannot be read yet, and there is no waiting. Otherwise the store's error.
+    pub async fn begin(repository: &Repository, packs: &[PackState], options: &ThawOptions) -> anyhow::Result<Self> {
+        let known: Vec<&PackState> = packs.iter().filter(|pack| is_cold(&pack.object)).collect();
+        let cold: Vec<ColdPack> = known.iter().map(|pack| pack.object.clone()).collect();
+        check_tier(&cold, options.tier)?;
+        let days = days(bytes_of(&cold), options);
+        let begun_at = Instant::now();
+        let waiting = Wave { repository, options, days }.ask_known(&known).await?;
+        let expected_at = expected_at(&waiting, options.tier, repository.clock().now());
+        let (count, bytes) = (waiting.len(), ByteSize::from_bytes(bytes_of(&waiting)));
+        let thawing = Self {
+            repository: repository.clone(),
+            options: options.clone(),
+            days,
+            packs: cold.len(),
+            begun_at,
+            expected_at,
+            waiting: Mutex::new(by_id(waiting)),
+        };
+        if count > 0 && !options.wait {
+            return Err(thawing.not_thawed(&*thawing.waiting.lock().await).into());
         }
-        sleep(pause(begun_at.elapsed()).min(left)).await;
-        let before = waiting.len();
-        waiting = wave.ask_some(waiting).await?;
-        if waiting.len() < before {
-            tracing::info!("{} of {} archived packs can be read", cold.len() - waiting.len(), cold.len());
+        if count > 0 {
+            tracing::info!(
+                "{count} archived packs ({bytes}) are being thawed, which takes until {expected_at} at the latest; \
+                 ending this run takes nothing back"
+            );
+        }
+        Ok(thawing)
+    }
+
+    /// Waits until these packs can be read. What is not among those that were asked for is not waited for.
+    ///
+    /// Copies that have expired before they were read are asked for again.
+    ///
+    /// # Errors
+    ///
+    /// [`NotThawed`] where that takes longer, since all were asked for, than it may. Otherwise the store's error.
+    pub async fn wait_for(&self, packs: &BTreeSet<PackId>) -> anyhow::Result<()> {
+        let mut waiting = self.waiting.lock().await;
+        let is_needed = |(id, _): &(&PackId, &ColdPack)| packs.contains(id);
+        let mut needed: Vec<ColdPack> = waiting.iter().filter(is_needed).map(|(_, pack)| pack.clone()).collect();
+        let wave = Wave { repository: &self.repository, options: &self.options, days: self.days };
+        while !needed.is_empty() {
+            let still = by_id(wave.ask_some(needed).await?);
+            let before = waiting.len();
+            waiting.retain(|id, _| !packs.contains(id) || still.contains_key(id));
+            if waiting.len() < before {
+                tracing::info!("{} of {} archived packs were found thawed", self.packs - waiting.len(), self.packs);
+            }
+            needed = still.into_values().collect();
+            if !needed.is_empty() {
+                self.pause(&waiting).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all of them can be read.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait_for`](Self::wait_for).
+    pub async fn wait_for_all(&self) -> anyhow::Result<()> {
+        let all = self.waiting.lock().await.keys().copied().collect();
+        self.wait_for(&all).await
+    }
+
+    /// Lets some time pass, if there is any left.
+    async fn pause(&self, waiting: &BTreeMap<PackId, ColdPack>) -> Result<(), NotThawed> {
+        let left = self.options.timeout.saturating_sub(self.begun_at.elapsed());
+        if left.is_zero() {
+            return Err(self.not_thawed(waiting));
+        }
+        sleep(pause(self.begun_at.elapsed()).min(left)).await;
+        Ok(())
+    }
+
+    fn not_thawed(&self, waiting: &BTreeMap<PackId, ColdPack>) -> NotThawed {
+        NotThawed {
+            waiting: waiting.len(),
+            packs: self.packs,
+            waiting_bytes: waiting.values().map(|pack| pack.size_bytes).sum(),
+            expected_at: self.expected_at,
         }
     }
-    Ok(())
+}
+
+fn by_id(packs: Vec<ColdPack>) -> BTreeMap<PackId, ColdPack> {
+    let with_id = |pack: ColdPack| Some((layout::parse_pack_key(&pack.key)?.1, pack));
+    packs.into_iter().filter_map(with_id).collect()
 }
 
 /// Whether a pack is of a class whose objects may be archived.
