@@ -11,6 +11,8 @@ mod archived;
 mod checking;
 #[path = "operations/checksums.rs"]
 mod checksums;
+#[path = "operations/copying.rs"]
+mod copying;
 #[path = "operations/damage.rs"]
 mod damage;
 #[path = "operations/failing.rs"]

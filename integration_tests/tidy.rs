@@ -21,7 +21,7 @@ const EDGES: &[&str] = &["local_index", "store", "btrfs", "config", "lock", "hoo
 /// What works on a repository, whatever the stream is from.
 const OPERATIONS: &[&str] = &["backup", "restore"];
 /// What an administrator does with a repository over the years.
-const MAINTENANCE: &[&str] = &["check", "forget", "prune", "repair", "stats"];
+const MAINTENANCE: &[&str] = &["check", "copy", "forget", "prune", "repair", "stats"];
 
 /// Modules, and the groups of modules they may import besides themselves.
 struct Layer {

@@ -21,7 +21,6 @@ use jiff::Timestamp;
 use crate::backup::archiving::Archiving;
 use crate::backup::interruption::unless;
 use crate::backup::reading::StreamReading;
-use crate::backup::uploader::Uploader;
 use crate::id::{Digest, ManifestId, SnapshotVersion};
 use crate::local_index::Access;
 use crate::monitor::Monitor;
@@ -35,7 +34,10 @@ use crate::repository::session::{WriteSession, end_dead_sessions};
 use crate::repository::{Repository, layout};
 use crate::send_stream::Rejected;
 
+pub(crate) use archiving::check_chain;
 pub use interruption::{Interrupted, Interruption, never as never_interrupted, unless as unless_interrupted};
+pub(crate) use recipe::Recipe;
+pub(crate) use uploader::Uploader;
 
 /// A session says that it is alive this often; prune takes one for dead after 30 days.
 const BEAT_EVERY: Duration = Duration::from_hours(4);
@@ -267,6 +269,11 @@ impl BackupRun {
         &self.session
     }
 
+    /// The same, for whoever goes on using the run.
+    pub(crate) fn shared_session(&self) -> Arc<WriteSession> {
+        Arc::clone(&self.session)
+    }
+
     /// What the repository has.
     #[must_use]
     pub fn index(&self) -> &ChunkIndex {
@@ -335,10 +342,8 @@ impl BackupRun {
         let parameters = session.repository().config().writing_parameters()?;
         let opaque = request.expected == Expected::Opaque;
         let mut reading = StreamReading::start(stream.source, parameters, opaque, options)?;
-        let archived = tokio::select! {
-            archived = self.archive_unless(&stream.interruption, &mut reading, request, options) => archived,
-            never = send_beats(&session) => match never {},
-        };
+        let archiving = self.archive_unless(&stream.interruption, &mut reading, request, options);
+        let archived = with_beats(&session, archiving).await;
         if archived.is_err()
             && let Some(stop) = stream.stop
         {
@@ -362,14 +367,33 @@ impl BackupRun {
         let publish_rejected = options.publish_rejected;
         let run = Archiving { session, host, named, monitor: monitor.as_ref(), publish_rejected };
         let archived = unless(interruption, run.archive(&mut uploader, reading, request)).await;
-        if archived.as_ref().is_err_and(|error| error.downcast_ref::<Interrupted>().is_some()) {
-            match tokio::time::timeout(INTERRUPTED_ENDS_WITHIN, uploader.keep_what_is_stored()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(error = %format!("{error:#}"), "the next run stores it again"),
-                Err(_late) => tracing::debug!("the next run stores it again"),
-            }
-        }
+        keep_if_interrupted(&archived, &mut uploader).await;
         archived
+    }
+
+    /// What stores chunks, for a run that gets them otherwise than from a stream.
+    pub(crate) fn uploader(&mut self, options: &BackupOptions) -> Uploader<'_> {
+        Uploader::new(Arc::clone(&self.session), &mut self.index, *options, Arc::clone(&self.monitor))
+    }
+}
+
+/// After an interruption, has what is stored by then kept for the next run.
+pub(crate) async fn keep_if_interrupted<T>(stored: &anyhow::Result<T>, uploader: &mut Uploader<'_>) {
+    if !stored.as_ref().is_err_and(|error| error.downcast_ref::<Interrupted>().is_some()) {
+        return;
+    }
+    match tokio::time::timeout(INTERRUPTED_ENDS_WITHIN, uploader.keep_what_is_stored()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(error = %format!("{error:#}"), "the next run stores it again"),
+        Err(_late) => tracing::debug!("the next run stores it again"),
+    }
+}
+
+/// Says that a session is alive while something goes on in it.
+pub(crate) async fn with_beats<T>(session: &WriteSession, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        done = work => done,
+        never = send_beats(session) => match never {},
     }
 }
 

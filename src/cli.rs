@@ -4,6 +4,7 @@ mod backup;
 mod check;
 mod completions;
 mod context;
+mod copy;
 mod cost;
 mod debug;
 mod doctor;
@@ -112,6 +113,7 @@ enum Command {
     Forget(forget::ForgetArguments),
     Unforget(unforget::UnforgetArguments),
     Prune(prune::PruneArguments),
+    Copy(copy::CopyArguments),
     Debug(debug::DebugArguments),
 }
 
@@ -176,7 +178,7 @@ fn watch_for_signals() -> anyhow::Result<Interruption> {
 async fn run_command(global: &GlobalArguments, command: Command, interruption: Interruption) -> anyhow::Result<Exit> {
     let context = Context::new(global, interruption.clone())?;
     // These end what they have begun. The others have begun nothing, or end it when they are dropped.
-    let ends_itself = matches!(command, Command::Backup(_) | Command::Unforget(_));
+    let ends_itself = matches!(command, Command::Backup(_) | Command::Unforget(_) | Command::Copy(_));
     let command = Box::pin(dispatch(&context, command));
     let done = if ends_itself { command.await } else { unless_interrupted(&interruption, command).await };
     context.progress.finish();
@@ -202,6 +204,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Forget(arguments) => forget::cmd_forget(context, &arguments).await,
         Command::Unforget(arguments) => unforget::cmd_unforget(context, &arguments).await,
         Command::Prune(arguments) => prune::cmd_prune(context, &arguments).await,
+        Command::Copy(arguments) => copy::cmd_copy(context, &arguments).await,
         Command::Debug(arguments) => debug::cmd_debug(context, arguments).await,
     }
 }

@@ -192,6 +192,7 @@ async fn copy_of(run: &BackupRun, host: &Host, id: ManifestId) -> anyhow::Result
         meta_packs: meta_packs.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
         totals: Totals { chunks: original.totals.chunks, stored_bytes: session.stored_bytes(), ..Totals::default() },
         copied_from: Some(id),
+        copied_from_repository: None,
         tool: TOOL.to_owned(),
         ..original
     })

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod copy;
 pub mod cost;
 pub mod doctor;
 pub mod forget;

@@ -12,7 +12,12 @@ mod thaw;
 mod walk;
 
 pub use self::expiry::ThawAgain;
-pub use self::thaw::{ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, Thawing, pack_states, thaw_packs};
+pub(crate) use self::fetch::{Frames, Window, chunk_of, fetch_window, forward_windows};
+pub(crate) use self::locate::Locator;
+pub use self::thaw::{
+    ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, Thawing, has_cold_packs, pack_states, thaw_packs,
+};
+pub(crate) use self::walk::{Entries, unfit};
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -26,10 +31,9 @@ use crate::monitor::Monitor;
 use crate::records::manifest::{BackupKind, Manifest, RootKind, STREAM_DIGEST_XXH3};
 use crate::repository::Repository;
 use crate::restore::fetch::send_data;
-use crate::restore::locate::Locator;
 use crate::restore::pieces::pieces;
 use crate::restore::rebuild::{Parts, rebuild_stream};
-use crate::restore::walk::{Entries, piece_of, send_commands};
+use crate::restore::walk::{piece_of, send_commands};
 
 /// What takes a restored stream.
 pub trait StreamSink: Write + Send {

@@ -212,6 +212,7 @@ fn full_manifest(at: Timestamp) -> Manifest {
         meta_packs: vec![PackId::from_bytes([5; 32])],
         totals: Totals { chunks: 9, new_chunks: 8, new_bytes: 7, packs: 6, stored_bytes: 5 },
         copied_from: None,
+        copied_from_repository: None,
         tool: "tool".to_owned(),
     }
 }

@@ -112,6 +112,7 @@ impl Archiving<'_> {
             meta_packs,
             totals,
             copied_from: None,
+            copied_from_repository: None,
             tool: TOOL.to_owned(),
         })
     }
@@ -204,7 +205,7 @@ async fn find_parent(
 
 /// Checks that a manifest still counts, that no prune is deleting it, and that all it was made against is still there.
 /// Older ones may have been forgotten: they stay as long as they are needed.
-pub(super) async fn check_chain(
+pub(crate) async fn check_chain(
     repository: &Repository,
     manifest: ManifestId,
     named: &Named,

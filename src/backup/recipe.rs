@@ -35,16 +35,37 @@ impl Recipe {
         uploader.count_command_chunk();
         uploader.add_meta(&chunk.chunk).await?;
         let entry = Entry::whole(chunk.chunk.id, chunk.chunk.bytes.len() as u64);
-        let nodes = self.commands.push(Entry { data_used: chunk.data_bytes_used, ..entry });
+        self.push_commands_entry(Entry { data_used: chunk.data_bytes_used, ..entry }, uploader).await
+    }
+
+    /// Appends a piece of a chunk of the command stream that the repository has, or will have.
+    pub(crate) async fn push_commands_entry(
+        &mut self,
+        entry: Entry,
+        uploader: &mut Uploader<'_>,
+    ) -> anyhow::Result<()> {
+        let nodes = self.commands.push(Entry { hint: None, ..entry });
         store_nodes(nodes, uploader).await
     }
 
     /// Appends a chunk of file data.
     pub(crate) async fn push_data(&mut self, chunk: &Chunk, uploader: &mut Uploader<'_>) -> anyhow::Result<()> {
         let place = uploader.add_data(chunk).await?;
-        let entry = Entry::whole(chunk.id, chunk.bytes.len() as u64);
+        self.push_data_entry(Entry::whole(chunk.id, chunk.bytes.len() as u64), place, uploader).await
+    }
+
+    /// Appends a piece of a chunk of file data that is, or will be, in a certain place.
+    pub(crate) async fn push_data_entry(
+        &mut self,
+        entry: Entry,
+        place: Place,
+        uploader: &mut Uploader<'_>,
+    ) -> anyhow::Result<()> {
+        let piece = |entry: &Entry| (entry.id, entry.skip, entry.length);
         match self.queue.back_mut() {
-            Some((last, its_place)) if last.id == entry.id && *its_place == place => last.repeats += 1,
+            Some((last, its_place)) if piece(last) == piece(&entry) && *its_place == place => {
+                last.repeats += entry.repeats;
+            }
             _ => self.queue.push_back((entry, place)),
         }
         if self.queue.len() >= QUEUE_LIMIT {

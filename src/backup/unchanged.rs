@@ -61,6 +61,7 @@ fn manifest(session: &WriteSession, host: &str, parent: &Published, seen_at: Tim
         meta_packs: Vec::new(),
         totals: Totals { stored_bytes: session.stored_bytes(), ..Totals::default() },
         copied_from: None,
+        copied_from_repository: None,
         tool: TOOL.to_owned(),
     })
 }

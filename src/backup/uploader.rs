@@ -109,14 +109,19 @@ impl<'a> Uploader<'a> {
         }
     }
 
+    /// Where a chunk of file data is that the repository has, or will have.
+    pub(crate) fn known_data(&mut self, id: &ChunkId) -> anyhow::Result<Option<Place>> {
+        if let Some(frame) = self.data.own.get(id) {
+            return Ok(Some(self.resolve(Place::Queued(*frame))));
+        }
+        Ok(self.index.find(id, PackClass::Data)?.map(Place::Known))
+    }
+
     /// Makes sure that the repository has, or will have, a chunk of file data; says where.
     pub(crate) async fn add_data(&mut self, chunk: &Chunk) -> anyhow::Result<Place> {
         self.totals.chunks += 1;
-        if let Some(frame) = self.data.own.get(&chunk.id) {
-            return Ok(self.resolve(Place::Queued(*frame)));
-        }
-        if let Some(hint) = self.index.find(&chunk.id, PackClass::Data)? {
-            return Ok(Place::Known(hint));
+        if let Some(place) = self.known_data(&chunk.id)? {
+            return Ok(place);
         }
         self.count_new(chunk);
         if let Some(full) = self.data.frame.push(chunk) {
@@ -128,13 +133,19 @@ impl<'a> Uploader<'a> {
         Ok(Place::Queued(self.data.frame_number))
     }
 
+    /// Whether the repository has, or will have, a chunk of metadata, which this backup then needs.
+    pub(crate) fn uses_known_meta(&mut self, id: &ChunkId) -> anyhow::Result<bool> {
+        if self.meta.own.contains_key(id) {
+            return Ok(true);
+        }
+        let found = self.index.find(id, PackClass::Meta)?;
+        self.meta_packs.extend(found.map(|hint| hint.pack));
+        Ok(found.is_some())
+    }
+
     /// Makes sure that the repository has, or will have, a chunk of metadata.
     pub(crate) async fn add_meta(&mut self, chunk: &Chunk) -> anyhow::Result<()> {
-        if self.meta.own.contains_key(&chunk.id) {
-            return Ok(());
-        }
-        if let Some(hint) = self.index.find(&chunk.id, PackClass::Meta)? {
-            self.meta_packs.insert(hint.pack);
+        if self.uses_known_meta(&chunk.id)? {
             return Ok(());
         }
         self.count_new(chunk);

@@ -271,7 +271,8 @@ async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Re
     report(context, vec![(name.to_owned(), Ok(summary_line(&summary)))])
 }
 
-fn backup_options(context: &Context) -> BackupOptions {
+/// How a run stores what it has read.
+pub(crate) fn backup_options(context: &Context) -> BackupOptions {
     let packing = &context.config.packing;
     BackupOptions {
         pack_target_bytes: usize::try_from(packing.pack_target.bytes()).unwrap_or(usize::MAX),

@@ -1,7 +1,7 @@
 //! What every command works with: configuration, environment, repository, progress.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -38,6 +38,19 @@ impl Context {
         let config = load_config(arguments)?;
         start_logging(arguments.log_level.unwrap_or(config.log_level), arguments.log_format);
         Ok(Self { config, progress: Arc::new(Progress::new()), clock: Arc::new(SystemClock), interruption })
+    }
+
+    /// The context of another repository: of another configuration, or of this one but for the repository's URL.
+    pub(crate) fn of_other(&self, config: Option<&Path>, url: Option<&String>) -> anyhow::Result<Self> {
+        let mut config = match config {
+            Some(path) => Config::load(path)?,
+            None => self.config.clone(),
+        };
+        if let Some(url) = url {
+            config.repository.clone_from(url);
+        }
+        let interruption = self.interruption.clone();
+        Ok(Self { config, progress: Arc::clone(&self.progress), clock: Arc::clone(&self.clock), interruption })
     }
 
     pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use crate::backup::Interrupted;
 use crate::cli::output;
 use crate::config::ConfigErrors;
+use crate::copy::ArchivedSource;
 use crate::job::ArchivedPacks;
 use crate::lock::LockError;
 use crate::repository::Damage;
@@ -146,7 +147,7 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
         Exit::Locked
     } else if any(<dyn std::error::Error>::is::<Damage>) {
         Exit::Damaged
-    } else if any(|cause| cause.is::<NotThawed>() || cause.is::<ArchivedPacks>())
+    } else if any(|cause| cause.is::<NotThawed>() || cause.is::<ArchivedPacks>() || cause.is::<ArchivedSource>())
         || any(|cause| matches!(cause.downcast_ref(), Some(StoreError { kind: StoreErrorKind::Archived, .. })))
     {
         Exit::Archived

@@ -18,13 +18,18 @@ use crate::size::ByteSize;
 pub(crate) struct InitArguments {}
 
 pub(crate) async fn cmd_init(context: &Context, _: &InitArguments) -> anyhow::Result<()> {
-    let parameters = parameters(context)?;
+    let repository = make_repository(context, parameters(context)?).await?;
+    output::line(&format!("made repository {} at {}", repository.id(), repository.store().url()))
+}
+
+/// Makes a repository where the configuration says.
+pub(crate) async fn make_repository(context: &Context, parameters: ChunkerParameters) -> anyhow::Result<Repository> {
     let store = context.create_store().await?;
     let repository = Repository::init(store, parameters, Arc::clone(&context.clock)).await?;
     if !keeps_config(&repository).await? {
         context.monitor().warn(OVERWRITES);
     }
-    output::line(&format!("made repository {} at {}", repository.id(), repository.store().url()))
+    Ok(repository)
 }
 
 fn parameters(context: &Context) -> anyhow::Result<ChunkerParameters> {

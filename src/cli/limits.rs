@@ -54,8 +54,7 @@ pub(crate) fn limit_threads() {
 ///
 /// If they do not: the process would be ended in the middle of it, without a word of the reason.
 pub(crate) fn require_memory_for_backup(pack_target: ByteSize, at_once: u32) -> anyhow::Result<()> {
-    let packs = PACKS_IN_MEMORY.saturating_mul(u64::from(at_once));
-    let packs_bytes = packs.saturating_mul(pack_target.bytes().saturating_add(PACK_SURPLUS_BYTES));
+    let packs_bytes = packs_bytes(pack_target).saturating_mul(u64::from(at_once));
     let advice = "raise it, or set a smaller packing.pack_target or global.subvolumes_at_once";
     require_memory(AT_START_BYTES.saturating_add(packs_bytes), advice)
 }
@@ -67,6 +66,21 @@ pub(crate) fn require_memory_for_backup(pack_target: ByteSize, at_once: u32) -> 
 /// If it does not.
 pub(crate) fn require_memory_for_restore() -> anyhow::Result<()> {
     require_memory(AT_START_BYTES + RESTORE_BYTES, "raise it")
+}
+
+/// Checks that a copy finds room in memory, which reads as a restore does and stores as a backup does.
+///
+/// # Errors
+///
+/// If it does not.
+pub(crate) fn require_memory_for_copy(pack_target: ByteSize) -> anyhow::Result<()> {
+    let least = AT_START_BYTES.saturating_add(packs_bytes(pack_target)).saturating_add(RESTORE_BYTES);
+    require_memory(least, "raise it, or set a smaller packing.pack_target")
+}
+
+/// What the packs take that a run fills and stores.
+fn packs_bytes(pack_target: ByteSize) -> u64 {
+    PACKS_IN_MEMORY.saturating_mul(pack_target.bytes().saturating_add(PACK_SURPLUS_BYTES))
 }
 
 fn require_memory(least_bytes: u64, advice: &str) -> anyhow::Result<()> {

@@ -120,6 +120,7 @@ fn as_json(backup: &Published, notes: &Notes) -> Value {
         "new_bytes": manifest.totals.new_bytes,
         "stored_bytes": backup.stored_bytes,
         "copied_from": manifest.copied_from.map(|id| id.to_string()),
+        "copied_from_repository": manifest.copied_from_repository.map(|id| id.to_string()),
         "tags": notes.tags(backup.id()),
         "notes": notes.of(backup.id()).iter().map(note_as_json).collect::<Vec<_>>(),
         "tool": manifest.tool,
@@ -145,7 +146,8 @@ fn as_text(backup: &Published) -> String {
     }));
     lines.extend(manifest.parent.as_ref().map(|parent| ("made against", format!("backup {}", parent.manifest))));
     lines.extend(manifest.requires.iter().map(|origin| ("clones from", origin.to_string())));
-    lines.extend(manifest.copied_from.map(|origin| ("copy of", format!("backup {origin}"))));
+    let of_repository = manifest.copied_from_repository.map(|id| format!(" of repository {id}")).unwrap_or_default();
+    lines.extend(manifest.copied_from.map(|origin| ("copy of", format!("backup {origin}{of_repository}"))));
     let version =
         manifest.stream.version.map_or("opaque".to_owned(), |version| format!("send stream, version {version}"));
     let totals = &manifest.totals;

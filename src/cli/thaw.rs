@@ -59,12 +59,23 @@ impl ThawArguments {
             packs.extend(data_packs(repository, &backup.manifest, &options, &context.monitor()).await?);
         }
         let states = pack_states(repository, PackClass::Data, &packs).await?;
+        let thawing = Some(Arc::new(self.begin_known(context, repository, &states).await?));
+        let thaw_again = Some(ThawAgain { options: self.options(context), later: Vec::new() });
+        Ok(RestoreOptions { thawing, thaw_again, ..options })
+    }
+
+    /// Has packs thawed that have just been looked at, in one wave.
+    pub(crate) async fn begin_known(
+        &self,
+        context: &Context,
+        repository: &Repository,
+        states: &[PackState],
+    ) -> anyhow::Result<Thawing> {
         let thaw = self.options(context);
-        if let Some(text) = announcement(context, &states, &thaw) {
+        if let Some(text) = announcement(context, states, &thaw) {
             tracing::info!("{text}");
         }
-        let thawing = Some(Arc::new(Thawing::begin(repository, &states, &thaw).await?));
-        Ok(RestoreOptions { thawing, thaw_again: Some(ThawAgain { options: thaw, later: Vec::new() }), ..options })
+        Thawing::begin(repository, states, &thaw).await
     }
 }
 

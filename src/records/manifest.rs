@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
-use crate::id::{Digest, ManifestId, PackId, SessionId, SnapshotVersion, Uuid};
+use crate::id::{Digest, ManifestId, PackId, RepositoryId, SessionId, SnapshotVersion, Uuid};
 use crate::object::FormatError;
 use crate::tree::Tree;
 
@@ -46,6 +46,9 @@ pub struct Manifest {
     pub totals: Totals,
     /// The manifest this is a copy of.
     pub copied_from: Option<ManifestId>,
+    /// The repository that has it, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_from_repository: Option<RepositoryId>,
     /// The program that wrote it.
     pub tool: String,
 }

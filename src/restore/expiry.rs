@@ -26,7 +26,7 @@ pub struct ThawAgain {
 
 /// Watches over the reading of one backup's file data.
 #[derive(Debug)]
-pub(super) struct Expiry<'a> {
+pub(crate) struct Expiry<'a> {
     locator: &'a Locator,
     tree: &'a Tree,
     options: &'a RestoreOptions,

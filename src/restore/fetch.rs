@@ -26,23 +26,28 @@ const WINDOW_ENTRIES: usize = 4096;
 
 /// Entries that are fetched together.
 #[derive(Debug, Default)]
-struct Window {
-    entries: Vec<Entry>,
+pub(crate) struct Window {
+    pub(crate) entries: Vec<Entry>,
     frames: BTreeSet<(PackId, u32)>,
     bytes: u64,
 }
 
 impl Window {
-    fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: Entry) {
         // A run of one chunk is fetched once.
         self.bytes += entry.length;
         self.frames.extend(entry.hint.map(|hint| (hint.pack, hint.frame)));
         self.entries.push(entry);
     }
 
+    /// Appends an entry whose chunk need not be fetched.
+    pub(crate) fn push_unread(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
     /// Whether the window is to end before this entry. A frame is not shared between two windows if that can be helped:
     /// as these are fetched at once, it would be read twice.
-    fn ends_before(&self, entry: &Entry, options: &RestoreOptions) -> bool {
+    pub(crate) fn ends_before(&self, entry: &Entry, options: &RestoreOptions) -> bool {
         let full = self.bytes >= options.window_bytes || self.frames.len() >= options.window_frames;
         let in_frame = entry.hint.is_some_and(|hint| self.frames.contains(&(hint.pack, hint.frame)));
         (full && !in_frame) || self.entries.len() >= WINDOW_ENTRIES
@@ -62,7 +67,7 @@ pub(crate) async fn send_data(
     let windows = stream::unfold(entries, |state| next_window(state, options));
     let fetched = windows.map(|window| async move {
         let window = window?;
-        let frames = fetch_window(locator, &window, options, expiry).await?;
+        let frames = fetch_window(locator, &window, options, Some(expiry)).await?;
         anyhow::Ok((window, frames))
     });
     let fetched = fetched.buffered(options.windows_ahead);
@@ -72,7 +77,12 @@ pub(crate) async fn send_data(
     Ok(())
 }
 
-async fn forward_windows(
+/// Hands windows on as they are read, as long as somebody takes them.
+///
+/// # Errors
+///
+/// That of the first window that cannot be read.
+pub(crate) async fn forward_windows(
     fetched: impl Stream<Item = anyhow::Result<(Window, Frames)>>,
     sender: mpsc::Sender<(Window, Frames)>,
 ) -> anyhow::Result<()> {
@@ -130,14 +140,14 @@ async fn next_window<'a>(
     }
 }
 
-type Frames = HashMap<Hint, Arc<OpenFrame>>;
+pub(crate) type Frames = HashMap<Hint, Arc<OpenFrame>>;
 
 /// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one.
-async fn fetch_window(
+pub(crate) async fn fetch_window(
     locator: &Locator,
     window: &Window,
     options: &RestoreOptions,
-    expiry: &Expiry<'_>,
+    expiry: Option<&Expiry<'_>>,
 ) -> anyhow::Result<Frames> {
     let mut frames = Frames::new();
     let mut runs: Vec<(PackId, Range<u64>)> = Vec::new();
@@ -152,9 +162,14 @@ async fn fetch_window(
             _ => runs.push((pack, u64::from(frame)..u64::from(frame) + 1)),
         }
     }
-    expiry.wait_for(&runs.iter().map(|(pack, _)| *pack).collect()).await?;
+    if let Some(expiry) = expiry {
+        expiry.wait_for(&runs.iter().map(|(pack, _)| *pack).collect()).await?;
+    }
     let read = |(pack, run): (PackId, Range<u64>)| async move {
-        expiry.read(async || fetch_run(locator, pack, run.clone()).await).await
+        match expiry {
+            Some(expiry) => expiry.read(async || fetch_run(locator, pack, run.clone()).await).await,
+            None => fetch_run(locator, pack, run).await,
+        }
     };
     let mut reads = stream::iter(runs).map(read).buffer_unordered(options.requests_in_flight);
     while let Some(opened) = reads.next().await {
@@ -184,7 +199,7 @@ async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u64>) -> anyhow::
 }
 
 /// The chunk of an entry, from the window's frames if they have it, else from wherever it is.
-async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) -> anyhow::Result<Bytes> {
+pub(crate) async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) -> anyhow::Result<Bytes> {
     let Some(hint) = entry.hint else {
         return locator.look_up(&entry.id, PackClass::Data, None, locator.nowhere(&entry.id)).await;
     };

@@ -38,10 +38,10 @@ pub(crate) struct Locator {
     meta: HashMap<ChunkId, Hint>,
     /// The first metadata pack of the backup whose footer cannot be read.
     unreadable_meta: Option<Damage>,
-    footers: Mutex<Recent<(PackClass, PackId), Arc<PackFooter>>>,
-    frames: Mutex<Recent<Hint, Arc<OpenFrame>>>,
+    footers: Arc<Mutex<Recent<(PackClass, PackId), Arc<PackFooter>>>>,
+    frames: Arc<Mutex<Recent<Hint, Arc<OpenFrame>>>>,
     /// The index, made when a hint fails for the first time, and again when prunes have gone on since.
-    index: AsyncMutex<Option<Arc<ScratchIndex>>>,
+    index: Arc<AsyncMutex<Option<Arc<ScratchIndex>>>>,
 }
 
 impl Locator {
@@ -51,19 +51,38 @@ impl Locator {
         options: &RestoreOptions,
         monitor: &Arc<dyn Monitor>,
     ) -> anyhow::Result<Self> {
-        let mut locator = Self {
+        Self::of_nothing(repository, options, monitor).turned_to(manifest).await
+    }
+
+    /// One that has read nothing yet, and is of no backup.
+    pub(crate) fn of_nothing(repository: &Repository, options: &RestoreOptions, monitor: &Arc<dyn Monitor>) -> Self {
+        Self {
             repository: repository.clone(),
             monitor: Arc::clone(monitor),
             scratch_directory: options.scratch_directory.clone(),
             requests_in_flight: options.requests_in_flight,
             meta: HashMap::new(),
             unreadable_meta: None,
-            footers: Mutex::new(Recent::new(FOOTERS_KEPT_BYTES)),
-            frames: Mutex::new(Recent::new(options.frame_cache_bytes)),
-            index: AsyncMutex::new(None),
-        };
-        (locator.meta, locator.unreadable_meta) = locator.locate_meta(&manifest.meta_packs).await?;
-        Ok(locator)
+            footers: Arc::new(Mutex::new(Recent::new(FOOTERS_KEPT_BYTES))),
+            frames: Arc::new(Mutex::new(Recent::new(options.frame_cache_bytes))),
+            index: Arc::default(),
+        }
+    }
+
+    /// The same for a backup, with all that has been read lately.
+    pub(crate) async fn turned_to(&self, manifest: &Manifest) -> anyhow::Result<Self> {
+        let (meta, unreadable_meta) = self.locate_meta(&manifest.meta_packs).await?;
+        Ok(Self {
+            repository: self.repository.clone(),
+            monitor: Arc::clone(&self.monitor),
+            scratch_directory: self.scratch_directory.clone(),
+            requests_in_flight: self.requests_in_flight,
+            meta,
+            unreadable_meta,
+            footers: Arc::clone(&self.footers),
+            frames: Arc::clone(&self.frames),
+            index: Arc::clone(&self.index),
+        })
     }
 
     pub(crate) fn repository(&self) -> &Repository {

@@ -94,6 +94,16 @@ pub async fn pack_states(
     stream::iter(listed).map(look).buffered(REQUESTS_AT_ONCE).try_collect().await
 }
 
+/// Whether any pack of file data is of a class whose objects may be archived. Costs a listing of these packs.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn has_cold_packs(repository: &Repository) -> anyhow::Result<bool> {
+    let listed = list_all(repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
+    Ok(listed.iter().any(is_cold))
+}
+
 /// Whether a pack can be read. A thawed copy that has expired is none.
 async fn state_of(repository: &Repository, pack: &ObjectInfo) -> anyhow::Result<ThawState> {
     let state = repository.store().thaw_state(&pack.key).await.map_err(|error| repository.needed(error))?;

@@ -37,7 +37,7 @@ impl<'a> Entries<'a> {
 }
 
 /// What has the bytes it should have, and makes no sense all the same.
-fn unfit(object: String, error: &FormatError) -> anyhow::Error {
+pub(crate) fn unfit(object: String, error: &FormatError) -> anyhow::Error {
     Damage { object, reason: error.to_string() }.into()
 }
 

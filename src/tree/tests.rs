@@ -59,6 +59,28 @@ fn trees_of_every_size_give_their_entries_back() {
 }
 
 #[test]
+fn a_walk_that_passes_over_a_node_goes_on_behind_it() {
+    let entries: Vec<Entry> = (0..40_000).map(entry).collect();
+    let (tree, nodes) = build(entries.clone());
+    let nodes: HashMap<ChunkId, &NodeChunk> = nodes.iter().map(|node| (node.id, node)).collect();
+    let passed_over = Node::decode(&nodes[&tree.root.unwrap()].plaintext).unwrap().entries[1].clone();
+    let mut walk = TreeWalk::new(&tree).unwrap();
+    let mut walked = Vec::new();
+    loop {
+        match walk.step().unwrap() {
+            Step::NeedNode(id) if id == passed_over.id => walk.pass_over().unwrap(),
+            Step::NeedNode(id) => walk.provide(&nodes[&id].plaintext).unwrap(),
+            Step::Entry(entry) => walked.push(entry),
+            Step::End => break,
+        }
+    }
+    let bytes = |entries: &[Entry]| entries.iter().map(|entry| entry.length).sum::<u64>();
+    assert_eq!(bytes(&walked) + passed_over.length, bytes(&entries));
+    assert_eq!((walked.first(), walked.last()), (entries.first(), entries.last()));
+    assert!(walk.pass_over().is_err(), "nothing was asked for");
+}
+
+#[test]
 fn a_run_of_one_piece_is_one_entry() {
     let (tree, nodes) = build(std::iter::repeat_n(entry(7), 100_000));
     assert_eq!(walk(&tree, &nodes).unwrap(), [Entry { repeats: 100_000, ..entry(7) }]);

@@ -66,6 +66,16 @@ impl TreeWalk {
         Ok(Step::Entry(entry))
     }
 
+    /// Leaves out the node that was asked for, and all below it.
+    pub fn pass_over(&mut self) -> Result<(), FormatError> {
+        let Some((_, node)) = self.wanted.take() else {
+            return Err(FormatError::invalid("no tree node was asked for"));
+        };
+        let remaining = node.total().and_then(|total| self.remaining_bytes.checked_sub(total));
+        self.remaining_bytes = remaining.ok_or_else(|| FormatError::invalid("a tree is longer than its length"))?;
+        Ok(())
+    }
+
     /// Gives the walk the node it asked for.
     pub fn provide(&mut self, plaintext: &[u8]) -> Result<(), FormatError> {
         let Some((height, parent)) = self.wanted.take() else {

@@ -1,0 +1,292 @@
+//! `copy`
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::cli::backup::backup_options;
+use crate::cli::context::Context;
+use crate::cli::exit::UsageError;
+use crate::cli::init::make_repository;
+use crate::cli::limits::require_memory_for_copy;
+use crate::cli::output;
+use crate::cli::thaw::ThawArguments;
+use crate::copy::{
+    ArchivedSource, CopyPlan, CopyReport, Copying, Missing, Refused, Skipped, SkippedAs, Wanted, check_destination,
+    copy_backups, find_archived, find_missing, plan_copy,
+};
+use crate::id::ManifestId;
+use crate::lock::HostLock;
+use crate::repository::catalog::find_manifest;
+use crate::repository::{Damage, Repository, layout};
+use crate::restore::RestoreOptions;
+use crate::size::ByteSize;
+
+/// Copies backups into another repository, without what that has already
+///
+/// Without ids: all that count, and are not there yet. A backup comes after all it was made against. May be ended at any
+/// time: what was copied is not copied again.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("destination").required(true).multiple(true).args(["to", "to_config"])))]
+pub(crate) struct CopyArguments {
+    /// The backups' ids, or as much of each as no other id begins with
+    #[arg(conflicts_with_all = ["host", "subvolume", "since"])]
+    ids: Vec<String>,
+    /// The repository to copy into, such as `s3://other-bucket/prefix`
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// Configuration of the repository to copy into: its URL, `[s3]`, `[packing]`, state and lock
+    #[arg(long, value_name = "FILE")]
+    to_config: Option<PathBuf>,
+    /// Makes the repository to copy into, if there is none, with the source's parameters
+    #[arg(long, conflicts_with = "dry_run")]
+    init: bool,
+    /// Copies backups of this host only
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Copies backups of this subvolume only
+    #[arg(long, value_name = "NAME")]
+    subvolume: Option<String>,
+    /// Copies backups only that show this time or a later one (RFC 3339, such as 2026-01-31T04:00:00Z), and what they need
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Says what would be copied, and changes nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+    /// Has packs thawed that are archived and have to be read; without it, nothing is copied then
+    #[arg(long, help_heading = "Archived objects")]
+    thaw: bool,
+    #[command(flatten)]
+    thawing: ThawArguments,
+}
+
+pub(crate) async fn cmd_copy(context: &Context, arguments: &CopyArguments) -> anyhow::Result<()> {
+    let to = context.of_other(arguments.to_config.as_deref(), arguments.to.as_ref())?;
+    require_memory_for_copy(to.config.packing.pack_target)?;
+    let _lock = HostLock::acquire(&to.config.lock_path, context.clock.as_ref())?;
+    let source = context.repository().await?;
+    let destination = open_destination(&to, &source, arguments.init).await?;
+    check_destination(&source, &destination).map_err(|error| UsageError(format!("{error:#}")))?;
+    let copying = Copying {
+        source_cache: context.record_cache(&source),
+        reading: RestoreOptions::new(context.scratch_directory()),
+        host: to.host(&destination),
+        writing: backup_options(&to),
+        interruption: context.interruption.clone(),
+        source,
+        destination,
+    };
+    let plan = plan_copy(&copying, &wanted(&copying.source, arguments).await?).await?;
+    if arguments.dry_run {
+        let missing = find_missing(&copying, &plan, &context.monitor()).await?;
+        return tell_plan(context, &copying, &plan, &missing, arguments.json);
+    }
+    see_to_archived(context, &copying, &plan, arguments).await?;
+    context.progress.expect(plan.steps.iter().map(|backup| backup.manifest.stream.bytes).sum());
+    let report = copy_backups(&copying, plan, &context.monitor()).await;
+    context.progress.finish();
+    tell(&copying, &report, arguments.json)?;
+    verdict(&copying, report)
+}
+
+async fn open_destination(to: &Context, source: &Repository, init: bool) -> anyhow::Result<Repository> {
+    if init {
+        let store = to.create_store().await?;
+        if store.list_page(layout::CONFIGS, None).await?.objects.is_empty() {
+            return make_repository(to, *source.config().writing_parameters()?).await;
+        }
+    }
+    to.repository().await.context("opening the repository to copy into (`copy --init` makes one)")
+}
+
+async fn wanted(source: &Repository, arguments: &CopyArguments) -> anyhow::Result<Wanted> {
+    let mut ids = Vec::new();
+    for prefix in &arguments.ids {
+        ids.push(find_manifest(source, prefix).await?);
+    }
+    let CopyArguments { host, subvolume, since, .. } = arguments;
+    Ok(Wanted { ids, host: host.clone(), subvolume: subvolume.clone(), since: *since })
+}
+
+/// Has packs thawed before anything is read of them, or refuses.
+async fn see_to_archived(
+    context: &Context,
+    copying: &Copying,
+    plan: &CopyPlan,
+    arguments: &CopyArguments,
+) -> anyhow::Result<()> {
+    let archived = find_archived(copying, plan, &context.monitor()).await?;
+    match ArchivedSource::of(&archived) {
+        Some(error) if !arguments.thaw => Err(error.into()),
+        Some(_) => arguments.thawing.begin_known(context, &copying.source, &archived).await?.wait_for_all().await,
+        None => Ok(()),
+    }
+}
+
+/// What ended the run; or that something of the source is damaged, or could not be copied for another reason.
+fn verdict(copying: &Copying, report: CopyReport) -> anyhow::Result<()> {
+    let refused = report.refused.len();
+    if let Some(failure) = report.failure {
+        return Err(failure);
+    }
+    let backups = output::counted(refused as u64, "backup");
+    if report.refused.iter().any(|refused| refused.is_damaged) {
+        let object = copying.source.store().url().to_owned();
+        return Err(Damage { object, reason: format!("{backups} could not be copied") }.into());
+    }
+    anyhow::ensure!(refused == 0, "{backups} could not be copied");
+    Ok(())
+}
+
+fn tell(copying: &Copying, report: &CopyReport, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(&as_json(copying, report));
+    }
+    for (id, copy) in &report.copied {
+        let manifest = &copy.manifest;
+        output::line(&format!(
+            "copied backup {id} of '{}' of host {}, as it was at {}, as backup {}",
+            manifest.subvolume,
+            manifest.host,
+            manifest.created_at,
+            copy.id()
+        ))?;
+    }
+    tell_refused(&report.refused)?;
+    let total = |of: fn(&crate::backup::BackupSummary) -> u64| report.copied.iter().map(|(_, copy)| of(copy)).sum();
+    let bytes: u64 = total(|copy| copy.manifest.totals.new_bytes);
+    let stored: u64 = total(|copy| copy.stored_bytes);
+    output::line(&format!(
+        "{} copied, {}: {} new, {} stored",
+        output::counted(report.copied.len() as u64, "backup"),
+        skipped_text(&report.skipped),
+        ByteSize::from_bytes(bytes),
+        ByteSize::from_bytes(stored)
+    ))
+}
+
+fn tell_refused(refused: &[Refused]) -> anyhow::Result<()> {
+    for Refused { id, reason, .. } in refused {
+        let what = id.map_or_else(|| "a backup".to_owned(), |id| format!("backup {id}"));
+        output::line(&format!("not copied: {what}: {reason}"))?;
+    }
+    Ok(())
+}
+
+fn skipped_text(skipped: &[Skipped]) -> String {
+    let count = |is: fn(SkippedAs) -> bool| skipped.iter().filter(|one| is(one.reason)).count();
+    let mut text = format!("{} there already", count(|reason| matches!(reason, SkippedAs::There(_))));
+    let forgotten_there = count(|reason| matches!(reason, SkippedAs::ForgottenThere(_)));
+    if forgotten_there > 0 {
+        text += &format!(", {forgotten_there} forgotten there");
+    }
+    let forgotten = count(|reason| reason == SkippedAs::ForgottenMeanwhile);
+    if forgotten > 0 {
+        text += &format!(", {forgotten} forgotten meanwhile");
+    }
+    text
+}
+
+fn tell_plan(
+    context: &Context,
+    copying: &Copying,
+    plan: &CopyPlan,
+    missing: &Missing,
+    json: bool,
+) -> anyhow::Result<()> {
+    context.progress.finish();
+    if json {
+        let steps = plan.steps.iter().map(|backup| {
+            json!({
+                "id": backup.id().to_string(),
+                "host": backup.manifest.host,
+                "subvolume": backup.manifest.subvolume,
+                "created_at": backup.manifest.created_at.to_string(),
+            })
+        });
+        return output::json(&json!({
+            "schema": 1,
+            "source": copying.source.store().url(),
+            "destination": copying.destination.store().url(),
+            "to_copy": steps.collect::<Vec<_>>(),
+            "skipped": skipped_json(&plan.skipped),
+            "refused": refused_json(&plan.refused),
+            "chunks_at_most": missing.chunks,
+            "bytes_at_most": missing.bytes,
+            "packs_to_read": missing.packs.len(),
+        }));
+    }
+    for backup in &plan.steps {
+        let manifest = &backup.manifest;
+        output::line(&format!(
+            "would copy backup {} of '{}' of host {}, as it was at {}",
+            backup.id(),
+            manifest.subvolume,
+            manifest.host,
+            manifest.created_at
+        ))?;
+    }
+    tell_refused(&plan.refused)?;
+    output::line(&format!(
+        "{} to copy, {}: at most {} ({} before compression) from {}",
+        output::counted(plan.steps.len() as u64, "backup"),
+        skipped_text(&plan.skipped),
+        output::counted(missing.chunks, "chunk"),
+        ByteSize::from_bytes(missing.bytes),
+        output::counted(missing.packs.len() as u64, "pack")
+    ))?;
+    output::line("nothing has been changed")
+}
+
+fn as_json(copying: &Copying, report: &CopyReport) -> Value {
+    let copied = report.copied.iter().map(|(id, copy)| {
+        let manifest = &copy.manifest;
+        json!({
+            "id": id.to_string(),
+            "copy": copy.id().to_string(),
+            "host": manifest.host,
+            "subvolume": manifest.subvolume,
+            "created_at": manifest.created_at.to_string(),
+            "new_chunks": manifest.totals.new_chunks,
+            "new_bytes": manifest.totals.new_bytes,
+            "stored_bytes": copy.stored_bytes,
+        })
+    });
+    json!({
+        "schema": 1,
+        "source": copying.source.store().url(),
+        "destination": copying.destination.store().url(),
+        "copied": copied.collect::<Vec<_>>(),
+        "skipped": skipped_json(&report.skipped),
+        "refused": refused_json(&report.refused),
+        "failure": report.failure.as_ref().map(|error| format!("{error:#}")),
+    })
+}
+
+fn skipped_json(skipped: &[Skipped]) -> Vec<Value> {
+    let one = |skipped: &Skipped| {
+        let (reason, copy): (&str, Option<ManifestId>) = match skipped.reason {
+            SkippedAs::There(copy) => ("there", Some(copy)),
+            SkippedAs::ForgottenThere(copy) => ("forgotten_there", Some(copy)),
+            SkippedAs::ForgottenMeanwhile => ("forgotten_meanwhile", None),
+        };
+        json!({ "id": skipped.id.to_string(), "reason": reason, "copy": copy.map(|copy| copy.to_string()) })
+    };
+    skipped.iter().map(one).collect()
+}
+
+fn refused_json(refused: &[Refused]) -> Vec<Value> {
+    let one = |refused: &Refused| {
+        json!({
+            "id": refused.id.map(|id| id.to_string()),
+            "reason": refused.reason,
+            "damaged": refused.is_damaged,
+        })
+    };
+    refused.iter().map(one).collect()
+}
