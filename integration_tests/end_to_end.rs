@@ -12,6 +12,8 @@
 
 mod support;
 
+#[path = "end_to_end/copying.rs"]
+mod copying;
 #[path = "end_to_end/doctor.rs"]
 mod doctor;
 #[path = "end_to_end/documentation.rs"]

@@ -5,6 +5,8 @@
 mod archive;
 #[path = "s3/checksums.rs"]
 mod checksums;
+#[path = "s3/copying.rs"]
+mod copying;
 #[path = "s3/cost.rs"]
 mod cost;
 #[path = "s3/garage.rs"]

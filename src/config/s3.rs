@@ -22,6 +22,7 @@ pub(super) fn read_s3(s3: &mut Section<'_>, faults: &mut Faults) -> S3Settings {
     S3Settings {
         upload_bytes_per_second,
         download_bytes_per_second,
+        profile: s3.filled_string("profile", faults).map(Found::into_value),
         region: s3.filled_string("region", faults).map(Found::into_value),
         endpoint_url: read_endpoint(s3, faults),
         force_path_style: s3.boolean("force_path_style", faults).map(Found::into_value),

@@ -517,6 +517,7 @@ fn the_section_of_s3_is_read() {
         r#"
         repository = "s3://bucket/prefix"
         [s3]
+        profile = "backups"
         region = "eu-north-1"
         endpoint_url = "http://localhost:3900"
         force_path_style = false
@@ -534,6 +535,7 @@ fn the_section_of_s3_is_read() {
         "#,
     );
     let expected = S3Settings {
+        profile: Some("backups".to_owned()),
         region: Some("eu-north-1".to_owned()),
         endpoint_url: Some("http://localhost:3900".to_owned()),
         force_path_style: Some(false),
@@ -587,6 +589,7 @@ fn the_example_shows_the_defaults() {
     let mut shown = parse(&example_with_all_keys());
     // These have no default of ours.
     let open = S3Settings::default();
+    assert!(shown.s3.profile.take().is_some());
     assert!(shown.s3.region.take().is_some() && shown.s3.endpoint_url.take().is_some());
     assert!(shown.s3.storage_class_data.take().is_some() && shown.s3.storage_class_metadata.take().is_some());
     assert!(shown.s3.force_path_style.take().is_some() && shown.s3.encryption.take().is_some());

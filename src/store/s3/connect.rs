@@ -2,7 +2,9 @@
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -37,14 +39,24 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Connection, Failure
     if let Some(url) = &settings.endpoint_url {
         loader = loader.endpoint_url(url);
     }
+    if let Some(profile) = &settings.profile {
+        let asking = ProviderConfig::without_region().with_http_client(http_client());
+        let asking = asking.with_region(region(settings).region().await);
+        // By default, the environment would come first, and may be that of another bucket.
+        let credentials = ProfileFileCredentialsProvider::builder().configure(&asking).profile_name(profile).build();
+        loader = loader.profile_name(profile).credentials_provider(credentials);
+    }
     connection(&loader.load().await, settings)
 }
 
 /// Where the region is looked for. Not at the instance's metadata service: on other machines that takes seconds to fail.
 fn region(settings: &S3Settings) -> RegionProviderChain {
-    RegionProviderChain::first_try(settings.region.clone().map(Region::new))
-        .or_else(EnvironmentVariableRegionProvider::new())
-        .or_else(ProfileFileRegionProvider::new())
+    let given = RegionProviderChain::first_try(settings.region.clone().map(Region::new));
+    let given = match &settings.profile {
+        Some(profile) => given.or_else(ProfileFileRegionProvider::builder().profile_name(profile).build()),
+        None => given,
+    };
+    given.or_else(EnvironmentVariableRegionProvider::new()).or_else(ProfileFileRegionProvider::new())
 }
 
 pub(super) fn http_client() -> SharedHttpClient {

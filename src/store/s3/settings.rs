@@ -16,6 +16,8 @@ pub const PART_BYTES_MAX: u64 = 5 << 30;
 /// How a bucket is talked to. What is left open, the standard chain of the AWS SDK decides: environment, then profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Settings {
+    /// The profile of the AWS files that says who we are, whatever the environment says.
+    pub profile: Option<String>,
     /// The bucket's region.
     pub region: Option<String>,
     /// Where the server is; AWS itself if neither this nor the environment says.
@@ -48,6 +50,7 @@ pub struct S3Settings {
 impl Default for S3Settings {
     fn default() -> Self {
         Self {
+            profile: None,
             region: None,
             endpoint_url: None,
             force_path_style: None,
