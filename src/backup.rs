@@ -248,7 +248,46 @@ impl BackupRun {
         monitor: &Arc<dyn Monitor>,
     ) -> anyhow::Result<Self> {
         let session = Arc::new(WriteSession::start(repository.clone(), host.session(purpose, subvolume)).await?);
-        match look_around(repository, host, monitor.as_ref()).await {
+        let index = look_around(repository, host, monitor.as_ref()).await;
+        Self::with_index(session, index, host, monitor).await
+    }
+
+    /// As [`begin_for`](Self::begin_for), after a run of this process that has published its manifest: what that knew of the
+    /// repository is kept, unless something has been deleted since, or added by others.
+    ///
+    /// To be called with the host's lock held ever since.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_after(
+        before: ChunkIndex,
+        purpose: &str,
+        repository: &Repository,
+        host: &Host,
+        subvolume: &str,
+        monitor: &Arc<dyn Monitor>,
+    ) -> anyhow::Result<Self> {
+        let session = Arc::new(WriteSession::start(repository.clone(), host.session(purpose, subvolume)).await?);
+        let index = match before.still_holds(repository).await {
+            Ok(true) => Ok(before),
+            Ok(false) => {
+                // Its files are in use otherwise.
+                drop(before);
+                look_around(repository, host, monitor.as_ref()).await
+            }
+            Err(error) => Err(error),
+        };
+        Self::with_index(session, index, host, monitor).await
+    }
+
+    async fn with_index(
+        session: Arc<WriteSession>,
+        index: anyhow::Result<ChunkIndex>,
+        host: &Host,
+        monitor: &Arc<dyn Monitor>,
+    ) -> anyhow::Result<Self> {
+        match index {
             Ok(index) => Ok(Self { session, index, host: host.clone(), monitor: Arc::clone(monitor) }),
             Err(error) => {
                 give_up(&session).await;
@@ -310,7 +349,20 @@ impl BackupRun {
     /// # Errors
     ///
     /// That of the manifest, or the store's.
-    pub async fn publish_manifest(mut self, manifest: anyhow::Result<Manifest>) -> anyhow::Result<BackupSummary> {
+    pub async fn publish_manifest(self, manifest: anyhow::Result<Manifest>) -> anyhow::Result<BackupSummary> {
+        self.publish_and_keep_index(manifest).await.map(|(summary, _)| summary)
+    }
+
+    /// As [`publish_manifest`](Self::publish_manifest); gives also what is known of the repository, for
+    /// [`begin_after`](Self::begin_after).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn publish_and_keep_index(
+        mut self,
+        manifest: anyhow::Result<Manifest>,
+    ) -> anyhow::Result<(BackupSummary, ChunkIndex)> {
         let published = match manifest {
             Ok(manifest) => self.session.commit(&manifest).await.map(|digest| {
                 let stored_bytes = self.session.stored_bytes();
@@ -328,7 +380,7 @@ impl BackupRun {
         if let Err(error) = self.index.mend() {
             tracing::warn!(error = %format!("{error:#}"), "the local index cannot be mended");
         }
-        published
+        published.map(|summary| (summary, self.index))
     }
 
     /// Starts reading, and stops the producer if archiving fails.

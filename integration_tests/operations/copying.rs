@@ -10,10 +10,10 @@ use btrfs_to_s3::copy::{
     CopyReport, Copying, SkippedAs, Wanted, check_destination, copy_backups, find_missing, plan_copy,
 };
 use btrfs_to_s3::forget::{forget, unforget};
-use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::id::{ChunkId, ManifestId};
 use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::pack::format::PackClass;
-use btrfs_to_s3::records::manifest::{BackupKind, Root, RootKind};
+use btrfs_to_s3::records::manifest::{BackupKind, Manifest, Root, RootKind};
 use btrfs_to_s3::records::note::TagChange;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, Published, read_manifest};
@@ -22,7 +22,7 @@ use btrfs_to_s3::repository::session::list_sessions;
 use btrfs_to_s3::repository::{Repository, layout};
 use btrfs_to_s3::restore::{RestoreOptions, data_packs};
 use btrfs_to_s3::store::faulty::{Damage, Fault, FaultyStore};
-use btrfs_to_s3::store::recording::{Operation, RecordingStore};
+use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
 use btrfs_to_s3::store::{ObjectStore, Store, StoreErrorKind};
 use futures_util::future::FutureExt;
 use jiff::SignedDuration;
@@ -476,4 +476,65 @@ async fn prunes_of_both_repositories_leave_copies_and_originals_whole() {
     }
     prune_through(&from, from.store(), &options(SignedDuration::ZERO)).await.unwrap();
     to.assert_restorable(&[copies[0].clone(), copies[1].clone(), copy_of(&report, &second)]).await;
+}
+
+#[tokio::test]
+async fn copies_after_the_first_list_only_what_prunes_and_others_may_have_changed() {
+    let (from, to) = (World::new().await, World::new().await);
+    chain(&from).await;
+    for number in 4..8 {
+        from.back_up(&Sample::random(number, 20_000)).await;
+    }
+    let recording = Arc::new(RecordingStore::new(to.store()));
+    let copying = copying_through(&from, from.store(), &to, Arc::clone(&recording) as Store).await.unwrap();
+    drop(recording.take_calls());
+    copy_as(&copying, &Wanted::default()).await.unwrap();
+    let calls = recording.take_calls();
+    // One for the destination, however many backups there are; the store's pages are short.
+    let first_pages = |prefix: &str| {
+        let lists = calls.iter().filter(|call| call.operation == Operation::List && call.target == prefix);
+        lists.count()
+    };
+    assert_eq!((first_pages("data/"), first_pages("meta/"), first_pages("notes/")), (1, 1, 0));
+    assert!(first_pages("prune/") == 7, "{}", first_pages("prune/"));
+    let of_sessions = |call: &&Call| call.operation == Operation::Get && call.target.starts_with("sessions/");
+    // Each parent is looked at before a backup on it is published.
+    assert_eq!(calls.iter().filter(of_sessions).count(), 3);
+}
+
+#[tokio::test]
+async fn a_run_after_another_sees_what_a_prune_has_deleted_and_others_have_stored_in_between() {
+    let world = World::new().await;
+    let gone = world.back_up(&Sample::random(1, 100_000)).await;
+    let options_of_prune = options(SignedDuration::ZERO);
+    let (repository, host) = (world.open().await, world.host("two"));
+    let publish = async |run: BackupRun| {
+        let parent = manifest(&world, gone.id).await;
+        let copy = Manifest { session: run.session().id(), copied_from: Some(gone.id), ..parent.manifest };
+        run.publish_and_keep_index(Ok(copy)).await.unwrap()
+    };
+    let knows = |run: &BackupRun, id: &ChunkId| !run.index().find_all(id).unwrap().is_empty();
+    let tree = manifest(&world, gone.id).await.manifest.tree(&RootKind::Data).unwrap().root.unwrap();
+
+    let run = BackupRun::begin(&repository, &host, "data", &monitor()).await.unwrap();
+    assert!(knows(&run, &tree));
+    let (copy, index) = publish(run).await;
+    // Nothing has happened.
+    let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
+    assert!(knows(&run, &tree));
+    let (again, index) = publish(run).await;
+    // Others store something.
+    let theirs = world.back_up(&Sample::random(2, 50_000)).await;
+    let tree_of_theirs = manifest(&world, theirs.id).await.manifest.tree(&RootKind::Data).unwrap().root.unwrap();
+    let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
+    assert!(knows(&run, &tree) && knows(&run, &tree_of_theirs));
+    let (last, index) = publish(run).await;
+    // All is forgotten and deleted.
+    for id in [gone.id, copy.id(), again.id(), last.id()] {
+        forget_it(&world, id).await;
+    }
+    assert!(prune_through(&world, world.store(), &options_of_prune).await.unwrap().deleted.packs > 0);
+    let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
+    assert!(!knows(&run, &tree) && knows(&run, &tree_of_theirs));
+    run.give_up().await;
 }

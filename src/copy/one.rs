@@ -19,6 +19,7 @@ use crate::records::manifest::{BackupKind, Manifest, Parent, RootKind, Totals};
 use crate::records::note::TagChange;
 use crate::repository::Damage;
 use crate::repository::catalog::Published;
+use crate::repository::index::ChunkIndex;
 use crate::repository::notes::{Notes, Said, put_note};
 use crate::repository::session::WriteSession;
 use crate::restore::{Entries, Frames, Locator, Window, chunk_of, forward_windows};
@@ -33,6 +34,8 @@ pub(super) struct Copier<'a> {
     /// Backups of the source that are in the destination.
     copies: HashMap<ManifestId, CopiedAs>,
     reader: Locator,
+    /// What the destination has, after a backup was published there.
+    index: Option<ChunkIndex>,
     monitor: &'a Arc<dyn Monitor>,
 }
 
@@ -44,7 +47,7 @@ impl<'a> Copier<'a> {
         monitor: &'a Arc<dyn Monitor>,
     ) -> Self {
         let reader = Locator::of_nothing(&copying.source, &copying.reading, monitor);
-        Self { copying, notes, copies, reader, monitor }
+        Self { copying, notes, copies, reader, index: None, monitor }
     }
 
     /// Copies a backup, whose parent has been copied.
@@ -54,10 +57,9 @@ impl<'a> Copier<'a> {
     /// [`NotCopied`] where the reason is in the source; otherwise the destination's error. The session is given up then.
     pub(super) async fn copy(&mut self, backup: &Published) -> anyhow::Result<BackupSummary> {
         let parent = self.parent_of(&backup.manifest)?;
-        let Copying { destination, host, writing, interruption, .. } = self.copying;
+        let Copying { destination, writing, interruption, .. } = self.copying;
         unless_interrupted(interruption, async { Ok(()) }).await?;
-        let subvolume = &backup.manifest.subvolume;
-        let mut run = Box::pin(BackupRun::begin_for("copy", destination, host, subvolume, self.monitor)).await?;
+        let mut run = Box::pin(self.begin(&backup.manifest.subvolume)).await?;
         let session = run.shared_session();
         let named = run.index().named();
         let mut uploader = run.uploader(writing);
@@ -72,9 +74,20 @@ impl<'a> Copier<'a> {
         let manifest = with_beats(&session, unless_interrupted(interruption, storing)).await;
         keep_if_interrupted(&manifest, &mut uploader).await;
         drop(uploader);
-        let copy = run.publish_manifest(manifest).await?;
+        let (copy, index) = run.publish_and_keep_index(manifest).await?;
+        self.index = Some(index);
         self.copies.insert(backup.id(), CopiedAs { id: copy.id(), digest: copy.digest });
         Ok(copy)
+    }
+
+    /// Announces a session in the destination. What the last one knew is kept: a session that was given up may still be open,
+    /// and what it has stored may not count, so nothing is kept of that.
+    async fn begin(&mut self, subvolume: &str) -> anyhow::Result<BackupRun> {
+        let Copying { destination, host, .. } = self.copying;
+        match self.index.take() {
+            Some(index) => BackupRun::begin_after(index, "copy", destination, host, subvolume, self.monitor).await,
+            None => BackupRun::begin_for("copy", destination, host, subvolume, self.monitor).await,
+        }
     }
 
     /// What a backup was made against, as the destination has it.

@@ -21,7 +21,7 @@ use crate::repository::cache::RecordCache;
 use crate::repository::listing::{Listing, Purpose};
 use crate::repository::plans::{self, Named};
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
-use crate::store::{StoreErrorKind, list_all};
+use crate::store::{Key, StoreErrorKind, list_all};
 use crate::tree::node::Hint;
 
 pub use crate::repository::listing::{PackSizes, list_packs, list_segments};
@@ -42,6 +42,8 @@ pub struct ChunkIndex {
     missing: HashSet<PackId>,
     open_since: Option<Timestamp>,
     named: Arc<Named>,
+    /// What prunes had announced when the index was opened to build on it.
+    announced: BTreeSet<Key>,
     /// Listed segments that do not count, and their sessions.
     uncounted: Vec<(SegmentId, SessionId)>,
     /// Listed segments that cannot be read.
@@ -117,6 +119,7 @@ impl ChunkIndex {
             missing: HashSet::new(),
             open_since: None,
             named: Arc::default(),
+            announced: BTreeSet::new(),
             uncounted: Vec::new(),
             unreadable: 0,
         };
@@ -147,6 +150,7 @@ impl ChunkIndex {
         monitor: &dyn Monitor,
     ) -> anyhow::Result<bool> {
         (self.open_since, self.named) = (listing.open_since, Arc::clone(&listing.named));
+        self.announced.clone_from(&listing.announced);
         if !self.follow_segments(repository, &listing.counting, &listing.segments, monitor).await? {
             return Ok(false);
         }
@@ -159,6 +163,22 @@ impl ChunkIndex {
     #[must_use]
     pub fn named(&self) -> Arc<Named> {
         Arc::clone(&self.named)
+    }
+
+    /// Whether an index that was opened to build on it is as good as one that is opened now, for a session that has just
+    /// begun: prunes have announced nothing since, and no segment has come or gone but what was added here.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub(crate) async fn still_holds(&self, repository: &Repository) -> anyhow::Result<bool> {
+        if self.damaged || plans::announced(repository).await? != self.announced {
+            return Ok(false);
+        }
+        let mut known = self.local.segments();
+        known.extend(self.uncounted.iter().map(|(segment, _)| *segment));
+        let listed = list_segments(repository).await?;
+        Ok(listed.len() == known.len() && listed.iter().all(|segment| known.contains(segment)))
     }
 
     /// What each entry of the index says, for whoever goes through all of it.

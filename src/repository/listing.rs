@@ -2,7 +2,7 @@
 //!
 //! Step 2 of a backup in `docs/ordering.md`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -16,7 +16,7 @@ use crate::repository::cache::RecordCache;
 use crate::repository::plans::{self, Named};
 use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
 use crate::repository::{Damage, Repository, layout};
-use crate::store::{ObjectInfo, list_all};
+use crate::store::{Key, ObjectInfo, list_all};
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(super) enum Purpose {
 pub(crate) struct Listing {
     /// What unfinished plans name; nothing where that does not matter.
     pub(super) named: Arc<Named>,
+    /// What prunes had announced before anything else was listed; nothing where that does not matter.
+    pub(super) announced: BTreeSet<Key>,
     /// Sessions that have ended, and not by being given up by prune.
     pub(super) counting: HashSet<SessionId>,
     /// When the first of the sessions that were open began, by the store's clock.
@@ -63,16 +65,17 @@ impl Listing {
         cache: &RecordCache,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<Self> {
-        let named = match purpose {
-            Purpose::Building => Named::by(&plans::list_unfinished(repository).await?),
-            Purpose::Reading => Named::default(),
+        let announced = match purpose {
+            Purpose::Building => plans::announced(repository).await?,
+            Purpose::Reading => BTreeSet::new(),
         };
+        let named = Named::by(&plans::read_unfinished(repository, &announced).await?);
         let sessions = list_sessions(repository).await?;
         let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
         let segments = list_segments(repository).await?;
         let packs = list_packs_and_times(repository).await?;
         let named = Arc::new(named);
-        Ok(Self { named, counting, open_since: sessions.open_since, segments, packs })
+        Ok(Self { named, announced, counting, open_since: sessions.open_since, segments, packs })
     }
 }
 

@@ -79,11 +79,19 @@ impl Named {
 ///
 /// If a plan is damaged, as nobody knows then what is safe to build on, or if the store fails.
 pub async fn list_unfinished(repository: &Repository) -> anyhow::Result<Vec<UnfinishedPlan>> {
+    read_unfinished(repository, &announced(repository).await?).await
+}
+
+/// As [`list_unfinished`], of what has just been listed.
+pub(crate) async fn read_unfinished(
+    repository: &Repository,
+    announced: &BTreeSet<Key>,
+) -> anyhow::Result<Vec<UnfinishedPlan>> {
     let mut plans = Vec::new();
-    for object in list_all(repository.store().as_ref(), layout::PRUNE).await? {
-        let Some((id, "plan")) = layout::parse_plan_key(&object.key) else { continue };
-        let record = read(repository, &object.key, id, PruneEvent::Plan, &RecordCache::none()).await;
-        if let Some(record) = record.with_context(|| format!("reading the plan of a prune, {}", object.key))? {
+    for key in announced {
+        let Some((id, "plan")) = layout::parse_plan_key(key) else { continue };
+        let record = read(repository, key, id, PruneEvent::Plan, &RecordCache::none()).await;
+        if let Some(record) = record.with_context(|| format!("reading the plan of a prune, {key}"))? {
             plans.push(UnfinishedPlan { id, objects: record.objects });
         }
     }
