@@ -39,7 +39,7 @@ const LAYERS: &[Layer] = &[
     Layer { modules: EDGES, imports: &[VOCABULARY] },
     Layer { modules: &["repository"], imports: &[VOCABULARY, FORMATS, &["store", "local_index"]] },
     Layer { modules: OPERATIONS, imports: &[VOCABULARY, FORMATS, &["store", "local_index", "repository"]] },
-    Layer { modules: &["doctor"], imports: &[VOCABULARY, FORMATS, EDGES, &["repository"]] },
+    Layer { modules: &["doctor"], imports: &[VOCABULARY, FORMATS, EDGES, &["repository", "schedule"]] },
     Layer {
         modules: MAINTENANCE,
         imports: &[VOCABULARY, FORMATS, OPERATIONS, MAINTENANCE, &["store", "local_index", "repository", "retention"]],

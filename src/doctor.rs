@@ -2,9 +2,11 @@
 
 mod host;
 mod place;
+mod unattended;
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -82,6 +84,8 @@ pub struct Examination<'a> {
     pub search_path: Option<std::ffi::OsString>,
     /// This host's time.
     pub clock: Arc<dyn Clock>,
+    /// This host's time zone.
+    pub zone: TimeZone,
 }
 
 /// What to do about a store that does not keep what is there.

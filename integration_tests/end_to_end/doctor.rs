@@ -91,3 +91,29 @@ fn what_a_bucket_does_by_itself_is_judged() {
     words(&ended, "versioning", "note");
     words(&ended, "lifecycle rules", "good");
 }
+
+#[test]
+fn what_an_unattended_run_lacks_is_named() {
+    let tool = Tool::without_configuration();
+    let (metrics, hook) = (tool.folder().join("gone/m.prom"), tool.folder().join("hook"));
+    fs::write(&hook, "").unwrap();
+    tool.configure(&format!(
+        "[schedule]\nrun_at = \"02:30\"\n\
+         [hooks]\nbefore = [\"true\"]\nafter = [\"{}\"]\non_failure = [\"no_such_mail\", \"root\"]\n\
+         [monitoring]\nhealthcheck_url = \"https://localhost/x\"\nmetrics_textfile = \"{}\"\n",
+        hook.display(),
+        metrics.display()
+    ));
+    tool.run(["init"]).assert_code(0);
+    let ended = tool.run(["doctor", "--json"]);
+    ended.assert_code(1);
+    words(&ended, "hook 'before'", "good");
+    assert!(words(&ended, "hook 'after'", "unfit").contains("Permission denied"));
+    assert!(words(&ended, "hook 'on_failure'", "unfit").contains("there is no program 'no_such_mail' in PATH"));
+    assert!(words(&ended, "metrics", "unfit").contains("gone: No such file"));
+    assert!(words(&ended, "health check", "good").ends_with("/curl"));
+    assert!(findings(&ended).iter().any(|(check, _, words)| check == "schedule" && words.contains("from 02:30 on")));
+    // Nothing of it is configured, nothing is said of it.
+    tool.configure("");
+    assert!(!findings(&tool.run(["doctor", "--json"])).iter().any(|(check, ..)| check.starts_with("hook")));
+}

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use crate::cli::context::{Context, search_path};
 use crate::cli::output;
 use crate::doctor::{Examination, Finding, Verdict, examine_host, examine_policies, examine_promises};
@@ -28,7 +30,8 @@ struct Unfit(usize, usize);
 
 pub(crate) async fn cmd_doctor(context: &Context, arguments: &DoctorArguments) -> anyhow::Result<()> {
     let clock = Arc::clone(&context.clock);
-    let examination = Examination { config: &context.config, search_path: search_path(), clock };
+    let zone = TimeZone::system();
+    let examination = Examination { config: &context.config, search_path: search_path(), clock, zone };
     let mut findings = tokio::task::block_in_place(|| examine_host(&examination));
     findings.extend(examine_repository(context, arguments.read_only).await);
     show(&findings, arguments.json)?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::unattended::examine_unattended;
 use super::{Examination, Finding, Verdict};
 use crate::btrfs::command::BtrfsCommand;
 use crate::btrfs::snapshots;
@@ -33,6 +34,7 @@ pub fn examine_host(examination: &Examination<'_>) -> Vec<Finding> {
     for subvolume in &config.subvolumes {
         findings.extend(examine_subvolume(subvolume));
     }
+    findings.extend(examine_unattended(examination));
     findings
 }
 

@@ -46,7 +46,7 @@ impl Root {
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let directory = match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => {
-                let reason = "there is no such directory".to_owned();
+                let reason = "there is no such directory: `init` makes a new repository".to_owned();
                 return Err(Failure { kind: StoreErrorKind::NotFound, reason });
             }
             other => other?,

@@ -56,7 +56,10 @@ async fn open_needs_a_directory_and_makes_none() {
     let absent = directory.path().join("absent");
     let error = LocalStore::open(&absent).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::NotFound);
-    assert_eq!(error.to_string(), format!("opening file://{}: there is no such directory", absent.display()));
+    assert_eq!(
+        error.to_string(),
+        format!("opening file://{}: there is no such directory: `init` makes a new repository", absent.display())
+    );
     assert!(!absent.exists());
 
     let file = directory.path().join("file");
