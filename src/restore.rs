@@ -19,7 +19,7 @@ pub use self::thaw::{
 };
 pub(crate) use self::walk::{Entries, unfit};
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use anyhow::Context;
 
 use crate::id::PackId;
 use crate::monitor::Monitor;
+use crate::pack::format::PackClass;
 use crate::records::manifest::{BackupKind, Manifest, RootKind, STREAM_DIGEST_XXH3};
 use crate::repository::Repository;
 use crate::restore::fetch::send_data;
@@ -116,6 +117,31 @@ async fn packs_named_by(locator: &Locator, manifest: &Manifest) -> anyhow::Resul
         packs.extend(piece.as_chunks().0.iter().map(|id| PackId::from_bytes(*id)));
     }
     Ok(packs)
+}
+
+/// Reads a chunk of each of these packs, which a backup was published over and which are gone, from wherever it is now.
+///
+/// # Errors
+///
+/// [`crate::repository::Damage`] if it is nowhere; otherwise the store's error.
+pub async fn read_elsewhere(
+    repository: &Repository,
+    manifest: &Manifest,
+    gone: &BTreeSet<PackId>,
+    options: &RestoreOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<()> {
+    let Some(tree) = manifest.tree(&RootKind::Data) else { return Ok(()) };
+    let locator = Locator::open(repository, manifest, options, monitor).await?;
+    let (mut entries, mut left) = (Entries::new(&locator, tree)?, gone.clone());
+    while !left.is_empty()
+        && let Some(entry) = entries.next().await?
+    {
+        if let Some(hint) = entry.hint.filter(|hint| left.remove(&hint.pack)) {
+            locator.chunk(&entry.id, PackClass::Data, hint).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the stream of a backup to `sink`; gives the sink back for the verdict of its receiver.

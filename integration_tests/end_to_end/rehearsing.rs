@@ -55,6 +55,24 @@ fn packs_of(tool: &Tool) -> Vec<PathBuf> {
 }
 
 #[test]
+fn nothing_that_was_tried_is_no_success() {
+    let tool = Tool::without_configuration();
+    tool.configure("");
+    tool.run(["init"]).assert_code(0);
+    tool.run(["rehearse"]).assert_failed_naming("there is no backup to rehearse");
+    tool.run(["restore", "latest", "--stream", "-"]).assert_failed_naming("there is no backup");
+    // What is gone is not passed over: of a pack that is missing nothing can be said but that.
+    let (tool, _) = local();
+    for pack in packs_of(&tool) {
+        fs::remove_file(pack).unwrap();
+    }
+    for command in [&["rehearse"][..], &["rehearse", "--sample", "100%"], &["check"], &["check", "--read-data"]] {
+        tool.run(command).assert_code(5);
+    }
+    assert!(noted(&tool, &tool.list()[0].id).iter().all(|result| result["outcome"] != "good"));
+}
+
+#[test]
 fn a_rehearsal_goes_through_all_bytes_and_is_noted() {
     let (tool, input) = local();
     let id = tool.list()[0].id.clone();

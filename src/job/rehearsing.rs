@@ -23,7 +23,7 @@ use crate::repository::catalog::Published;
 use crate::repository::packs::verify_pack;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
-use crate::restore::{RestoreOptions, StreamSink, data_packs, pack_states, restore_stream};
+use crate::restore::{RestoreOptions, StreamSink, data_packs, pack_states, read_elsewhere, restore_stream};
 use crate::size::ByteSize;
 use crate::store::thaw::ThawState;
 
@@ -113,7 +113,7 @@ pub async fn rehearse(
             }
             Ok(restored)
         }
-        Rehearsal::Sample(share) => sample(repository, &chain, &packs, share, monitor).await,
+        Rehearsal::Sample(share) => sample(repository, &chain, &packs, share, options, monitor).await,
         Rehearsal::Receive { directory, search_path } => {
             let folder = ScratchFolder::make(directory)?;
             require_room(directory, bytes)?;
@@ -153,6 +153,8 @@ fn require_room(directory: &Path, bytes: u64) -> anyhow::Result<()> {
 struct Packs {
     readable: Vec<(PackId, u64)>,
     archived: Vec<(PackId, u64)>,
+    /// What they had may be in others since.
+    gone: BTreeSet<PackId>,
 }
 
 impl Packs {
@@ -166,9 +168,11 @@ impl Packs {
         for backup in chain {
             needed.extend(data_packs(repository, &backup.manifest, options, monitor).await?);
         }
-        let mut packs = Self::default();
-        for state in pack_states(repository, PackClass::Data, &needed).await? {
+        let states = pack_states(repository, PackClass::Data, &needed).await?;
+        let mut packs = Self { gone: needed, ..Self::default() };
+        for state in states {
             let Some((_, pack)) = layout::parse_pack_key(&state.object.key) else { continue };
+            packs.gone.remove(&pack);
             match state.thaw {
                 ThawState::Readable | ThawState::Thawed { .. } => packs.readable.push((pack, state.object.size_bytes)),
                 ThawState::Archived | ThawState::Thawing => packs.archived.push((pack, state.object.size_bytes)),
@@ -183,16 +187,20 @@ impl Packs {
     }
 }
 
-/// Reads some packs whole, and checks every chunk in them.
+/// Reads some packs whole, and checks every chunk in them; of each that is gone, it looks whether what it had is elsewhere.
 async fn sample(
     repository: &Repository,
     chain: &[Published],
     packs: &Packs,
     share: &Subset,
+    options: &RestoreOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Rehearsed> {
     if packs.readable.is_empty() {
         packs.require_all()?;
+    }
+    for backup in chain {
+        read_elsewhere(repository, &backup.manifest, &packs.gone, options, monitor).await?;
     }
     let salt = repository.draw_salt();
     let chosen = choose(&packs.readable, share, salt.as_bytes()).into_iter().map(|pack| (PackClass::Data, pack));
