@@ -59,8 +59,6 @@ pub(crate) struct BackupArguments {
 }
 
 pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) -> anyhow::Result<()> {
-    let at_once = if arguments.stdin { 1 } else { context.config.subvolumes_at_once };
-    require_memory_for_backup(context.config.packing.pack_target, at_once)?;
     if let Some(name) = &arguments.name {
         return backup_stdin(context, name, arguments.opaque).await;
     }
@@ -93,6 +91,7 @@ async fn run_and_tell(
     let run = async {
         let names: Vec<String> = subvolumes.iter().map(|subvolume| subvolume.name.clone()).collect();
         telling::begin(context, &names).await?;
+        require_memory_for_backup(&backup_options(context), context.config.subvolumes_at_once)?;
         require_root("backing up a subvolume")?;
         // Two runs at once would send the same things twice.
         let _lock = lock(context)?;
@@ -254,6 +253,7 @@ impl StreamSource for StandardInput {
 
 async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Result<()> {
     check_subvolume_name(name).map_err(|error| UsageError(format!("--name: {error}")))?;
+    require_memory_for_backup(&backup_options(context), 1)?;
     let _lock = HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?;
     let repository = unless_interrupted(&context.interruption, context.repository()).await?;
     let (host, monitor) = (context.host(&repository), context.monitor());
@@ -271,12 +271,19 @@ async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Re
     report(context, vec![(name.to_owned(), Ok(summary_line(&summary)))])
 }
 
+/// Packs that are stored at once: three of eight requests, so that memory stays small where nobody has asked for more.
+fn uploads(context: &Context) -> usize {
+    let usual = BackupOptions::default().uploads_in_flight;
+    usual.max(context.config.s3.concurrency.get() * 3 / 8)
+}
+
 /// How a run stores what it has read.
 pub(crate) fn backup_options(context: &Context) -> BackupOptions {
     let packing = &context.config.packing;
     BackupOptions {
         pack_target_bytes: usize::try_from(packing.pack_target.bytes()).unwrap_or(usize::MAX),
         compression_level: i32::try_from(packing.compression_level).unwrap_or(i32::MAX),
+        uploads_in_flight: uploads(context),
         publish_rejected: context.config.publish_rejected_streams,
         ..BackupOptions::default()
     }

@@ -67,7 +67,7 @@ pub(crate) struct CopyArguments {
 
 pub(crate) async fn cmd_copy(context: &Context, arguments: &CopyArguments) -> anyhow::Result<()> {
     let to = context.of_other(arguments.to_config.as_deref(), arguments.to.as_ref())?;
-    require_memory_for_copy(to.config.packing.pack_target)?;
+    require_memory_for_copy(&backup_options(&to))?;
     let _lock = HostLock::acquire(&to.config.lock_path, context.clock.as_ref())?;
     let source = context.repository().await?;
     let destination = open_destination(&to, &source, arguments.init).await?;

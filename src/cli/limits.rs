@@ -5,6 +5,7 @@ use std::num::NonZero;
 use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::backup::BackupOptions;
 use crate::size::ByteSize;
 
 /// Fewer open files are not enough for the runtime, the local index and the store's requests.
@@ -13,8 +14,8 @@ const LEAST_OPEN_FILES: u64 = 32;
 const AT_START_BYTES: u64 = 96 << 20;
 /// Threads that compute, at most, where memory is limited.
 const THREADS_IF_LIMITED: usize = 4;
-/// Packs of a backup in memory: one of each class is filled and three are stored.
-const PACKS_IN_MEMORY: u64 = 5;
+/// Packs of a backup that are filled, one of each class; besides those that are being stored.
+const PACKS_FILLED: usize = 2;
 /// What a pack may have beyond its target.
 const PACK_SURPLUS_BYTES: u64 = 2 << 20;
 /// Frames and pieces that a restore holds, see `RestoreOptions`.
@@ -48,15 +49,14 @@ pub(crate) fn limit_threads() {
     }
 }
 
-/// Checks that so many backups at once, with packs of such a size, find room in memory.
+/// Checks that so many backups at once find room in memory.
 ///
 /// # Errors
 ///
 /// If they do not: the process would be ended in the middle of it, without a word of the reason.
-pub(crate) fn require_memory_for_backup(pack_target: ByteSize, at_once: u32) -> anyhow::Result<()> {
-    let packs_bytes = packs_bytes(pack_target).saturating_mul(u64::from(at_once));
-    let advice = "raise it, or set a smaller packing.pack_target or global.subvolumes_at_once";
-    require_memory(AT_START_BYTES.saturating_add(packs_bytes), advice)
+pub(crate) fn require_memory_for_backup(options: &BackupOptions, at_once: u32) -> anyhow::Result<()> {
+    let least_bytes = AT_START_BYTES.saturating_add(packs_bytes(options).saturating_mul(u64::from(at_once)));
+    require_memory(least_bytes, "raise it, or set a smaller packing.pack_target or global.subvolumes_at_once")
 }
 
 /// Checks that a restore finds room in memory.
@@ -73,14 +73,16 @@ pub(crate) fn require_memory_for_restore() -> anyhow::Result<()> {
 /// # Errors
 ///
 /// If it does not.
-pub(crate) fn require_memory_for_copy(pack_target: ByteSize) -> anyhow::Result<()> {
-    let least = AT_START_BYTES.saturating_add(packs_bytes(pack_target)).saturating_add(RESTORE_BYTES);
+pub(crate) fn require_memory_for_copy(options: &BackupOptions) -> anyhow::Result<()> {
+    let least = AT_START_BYTES.saturating_add(packs_bytes(options)).saturating_add(RESTORE_BYTES);
     require_memory(least, "raise it, or set a smaller packing.pack_target")
 }
 
 /// What the packs take that a run fills and stores.
-fn packs_bytes(pack_target: ByteSize) -> u64 {
-    PACKS_IN_MEMORY.saturating_mul(pack_target.bytes().saturating_add(PACK_SURPLUS_BYTES))
+fn packs_bytes(options: &BackupOptions) -> u64 {
+    let bytes = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let pack_bytes = bytes(options.pack_target_bytes).saturating_add(PACK_SURPLUS_BYTES);
+    bytes(PACKS_FILLED + options.uploads_in_flight).saturating_mul(pack_bytes)
 }
 
 fn require_memory(least_bytes: u64, advice: &str) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The whole job in a bucket, and what the program says when the bucket, the server or the credentials are not right.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::piped::{Input, access, tool_on};
 use crate::support::process::Ended;
@@ -223,4 +223,33 @@ fn encryption_that_is_not_confirmed_is_warned_of() {
     let made = Input::random(&tool, 1_000_000, 1).back_up(&tool);
     made.assert_code(0);
     assert_eq!(made.stderr.matches("does not confirm that it encrypts with AES256").count(), 1, "{}", made.stderr);
+}
+
+/// How many packs a backup has under way at a server that takes none of them.
+fn packs_under_way(setting: &str) -> usize {
+    let server = S3Server::start_in_thread();
+    let tool = tool_on(&server, "");
+    tool.configure(&format!("[packing]\npack_target = \"6 MiB\"\n[s3]\npart_size = \"5 MiB\"\n{setting}"));
+    server.set_oddities(|oddities| oddities.silent_parts = true);
+    let mut run = Input::random(&tool, 80_000_000, 1).begin(&tool);
+    // All there are, when no other has been begun for a while.
+    let (mut count, mut since) = (0, Instant::now());
+    while count == 0 || since.elapsed() < Duration::from_secs(3) {
+        if server.unfinished_uploads() != count {
+            (count, since) = (server.unfinished_uploads(), Instant::now());
+        }
+        assert!(since.elapsed() < Duration::from_mins(1), "nothing is stored");
+        std::thread::yield_now();
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    count
+}
+
+#[test]
+fn so_many_requests_are_under_way_at_once_as_the_configuration_says() {
+    assert_eq!(packs_under_way("concurrency = 1\n"), 1);
+    assert_eq!(packs_under_way("concurrency = 2\n"), 2);
+    assert_eq!(packs_under_way(""), 3);
+    assert_eq!(packs_under_way("concurrency = 16\n"), 6);
 }
