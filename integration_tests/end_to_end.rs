@@ -18,6 +18,8 @@ mod copying;
 mod doctor;
 #[path = "end_to_end/documentation.rs"]
 mod documentation;
+#[path = "end_to_end/going_wrong.rs"]
+mod going_wrong;
 #[path = "end_to_end/kills.rs"]
 mod kills;
 #[path = "end_to_end/limits.rs"]

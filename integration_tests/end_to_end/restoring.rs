@@ -83,6 +83,27 @@ fn the_trees_survive_plain_send_and_receive() {
 
 #[test]
 #[ignore = "needs root and Btrfs"]
+fn a_restore_says_whose_backup_it_is_and_guesses_none() {
+    let source = TestBtrfs::new(512, "");
+    let tool = Tool::for_subvolume_of(&source);
+    tool.add_subvolume(&source, "other");
+    tool.run(["backup"]).assert_code(0);
+    let restored = TestBtrfs::new(512, "");
+    let target = |name: &str| restored.path().join(name).display().to_string();
+    let refused = tool.run(["restore", "latest", "--target", &target("guessed")]);
+    refused.assert_failed_naming("there are backups of 'data' of host");
+    let refused = tool.run(["restore", "latest", "--subvolume", "third", "--target", &target("guessed")]);
+    refused.assert_failed_naming("there is no backup of 'third'");
+    for backup in tool.list() {
+        let ended = tool.try_restore(&backup.id, &restored.path().join(&backup.subvolume));
+        ended.assert_code(0);
+        let said = format!("restored backup {} of '{}', as it was at ", backup.id, backup.subvolume);
+        assert!(ended.text().contains(&said), "{}", ended.text());
+    }
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
 fn restoring_twice_on_one_file_system_works() {
     let (tool, points) = chain_without_source(2);
     let restored = TestBtrfs::new(4096, "");

@@ -85,6 +85,15 @@ impl BtrfsShim {
         fs::write(self.pipe("release"), "\n").unwrap();
     }
 
+    /// Has the real one run in its place from now on; what is held stays so.
+    pub(crate) fn step_aside(&self) {
+        let real = succeed(command("sh").args(["-c", "command -v btrfs"])).text();
+        // Whoever runs the old script goes on reading it.
+        let new = self.folder.path().join("new");
+        std::os::unix::fs::symlink(real.trim(), &new).unwrap();
+        fs::rename(new, self.folder.path().join("btrfs")).unwrap();
+    }
+
     /// The bytes of the last `btrfs send`. Sending a snapshot again need not give them: of several reflinks, which is
     /// the source of the others depends on the order of references in the file system, and that changes.
     pub(crate) fn sent(&self) -> Vec<u8> {

@@ -205,16 +205,20 @@ fn a_value_of_another_type_is_a_fault() {
         ("[global]\nstate_dir = 1979-05-27", "3:13: global.state_dir: must be a string, not a date or time"),
         ("[global]\nlog_level = ['info']", "3:13: global.log_level: must be a string, not an array"),
         (
-            "[[subvolumes]]\npath = '/a'\ncompressed_data = 'false'",
-            "4:19: subvolumes[0].compressed_data: must be true or false, without quotation marks, \
-             not the string 'false'",
-        ),
-        (
             "[[subvolumes]]\npath = '/a'\ncompressed_data = 0",
             "4:19: subvolumes[0].compressed_data: must be true or false, without quotation marks, not the number 0",
         ),
         ("[[subvolumes]]\npath = true", "3:8: subvolumes[0].path: must be a string, not the boolean true"),
     ]);
+}
+
+#[test]
+fn a_text_is_no_truth_value() {
+    for text in ["'false'", "'true'", "'no'", "''"] {
+        let faults = faults_of(&format!("repository = 'r'\n[[subvolumes]]\npath = '/a'\ncompressed_data = {text}"));
+        let fault = "subvolumes[0].compressed_data: must be true or false, without quotation marks, not the string";
+        assert!(faults.contains(fault), "{faults}");
+    }
 }
 
 #[test]

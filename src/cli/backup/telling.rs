@@ -11,11 +11,14 @@ use anyhow::Context as _;
 use crate::backup::unless_interrupted;
 use crate::cli::backup::report::RunReport;
 use crate::cli::context::Context;
+use crate::cli::exit::Exit;
 use crate::hooks::run_hook;
 use crate::monitor::Monitor;
 
 /// How long a health check may take, tries and all.
 const HEALTHCHECK_LIMIT: Duration = Duration::from_mins(1);
+/// The same after a signal, when the run has to end soon.
+const INTERRUPTED_LIMIT: Duration = Duration::from_secs(1);
 /// How a URL is asked for. The URL comes through standard input: it is a secret that a list of processes would show.
 const CURL: [&str; 12] = [
     "curl",
@@ -38,12 +41,14 @@ const CURL: [&str; 12] = [
 ///
 /// That of the hook, which keeps the run from beginning.
 pub(super) async fn begin(context: &Context, names: &[String]) -> anyhow::Result<()> {
-    check_health(context, "/start", "").await;
     let hooks = &context.config.hooks;
     let facts = [("BTRFS_TO_S3_HOOK", "before".to_owned()), ("BTRFS_TO_S3_SUBVOLUMES", names.join(" "))];
-    let hook = async { run_hook(&hooks.before, &facts, "", hooks.timeout).await.context("the hook 'before'") };
+    let begin = async {
+        check_health(context, "/start", "", HEALTHCHECK_LIMIT).await;
+        run_hook(&hooks.before, &facts, "", hooks.timeout).await.context("the hook 'before'")
+    };
     // Those that come after have to be told of a signal as well, and there is not much time for it.
-    unless_interrupted(&context.interruption, hook).await
+    unless_interrupted(&context.interruption, begin).await
 }
 
 /// After all is done. What cannot be told is a problem of the run, of which those are told that come after.
@@ -61,7 +66,8 @@ pub(super) async fn end(context: &Context, report: &mut RunReport, result: &anyh
         report.end(result, context.progress.problems());
     }
     let told = report.error.clone().into_iter().chain(report.problems.iter().cloned()).collect::<Vec<_>>();
-    check_health(context, if report.exit_code == 0 { "" } else { "/fail" }, &told.join("\n")).await;
+    let limit = if report.exit_code == Exit::Interrupted as u8 { INTERRUPTED_LIMIT } else { HEALTHCHECK_LIMIT };
+    check_health(context, if report.exit_code == 0 { "" } else { "/fail" }, &told.join("\n"), limit).await;
 }
 
 async fn run(context: &Context, report: &RunReport, name: &str, command: &[String]) {
@@ -73,12 +79,12 @@ async fn run(context: &Context, report: &RunReport, name: &str, command: &[Strin
 }
 
 /// Whoever waits for a health check notices that it does not come, so that it fails is no problem of the run.
-async fn check_health(context: &Context, path: &str, message: &str) {
+async fn check_health(context: &Context, path: &str, message: &str, limit: Duration) {
     let Some(url) = &context.config.monitoring.healthcheck_url else { return };
     let message: String = message.chars().filter(|c| !c.is_control() || *c == '\n').collect();
     let message = message.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let input = format!("url = \"{url}{path}\"\ndata-raw = \"{message}\"\n");
-    if let Err(error) = run_hook(&CURL.map(str::to_owned), &[], &input, HEALTHCHECK_LIMIT).await {
+    if let Err(error) = run_hook(&CURL.map(str::to_owned), &[], &input, limit).await {
         context.progress.warn(&format!("the health check: {:#}", anyhow::Error::new(error)));
     }
 }
