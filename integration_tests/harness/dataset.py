@@ -102,6 +102,12 @@ def keep_record(config: Config, name: str, backup: str) -> None:
     shutil.copyfile(folder / "now.json", folder / f"{backup}.json")
 
 
+def take_record_over(config: Config, name: str, backup: str, copy: str) -> None:
+    """Keeps the record of a backup as that of its copy."""
+    folder = config.paths.records / name
+    shutil.copyfile(folder / f"{backup}.json", folder / f"{copy}.json")
+
+
 def recorded_differences(config: Config, name: str, backup: str, restored: Path) -> list[str]:
     """Where a restored tree differs from the record of its backup."""
     file = config.paths.records / name / f"{backup}.json"

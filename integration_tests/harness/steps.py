@@ -132,7 +132,7 @@ def remount_sources(context: Context) -> None:
 
 def restore(tool: Tool, backup: dict) -> None:
     """Restores a backup onto the second file system, as a host would that knows nothing but the repository."""
-    fresh = Tool(tool.context, tool.run, state="restore-state")
+    fresh = Tool(tool.context, tool.run, state="restore-state", settings=tool.settings)
     shutil.rmtree(tool.config.paths.scratch / "restore-state", ignore_errors=True)
     target = tool.config.paths.restore_mount / f"{backup['subvolume']}.{backup['id']}"
     fresh.must("restore", backup["id"], "--target", str(target), "--discard-received")

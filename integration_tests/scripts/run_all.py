@@ -64,6 +64,7 @@ def run_steps(sequence: Sequence, scenarios: bool) -> None:
     sequence.step("run_rehearse")
     sequence.step("run_prune")
     sequence.step("verify_manifest")
+    sequence.step("run_copy")
     sequence.step("run_restore", "--subvolume", "all")
     sequence.step("verify_restore", "--mode", "full")
 
