@@ -15,6 +15,7 @@ use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::pack::format::PackClass;
 use btrfs_to_s3::records::manifest::{BackupKind, Manifest, Root, RootKind};
 use btrfs_to_s3::records::note::TagChange;
+use btrfs_to_s3::repair::repair_packs;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, Published, read_manifest};
 use btrfs_to_s3::repository::notes::{Notes as TagNotes, Said, put_note};
@@ -537,4 +538,43 @@ async fn a_run_after_another_sees_what_a_prune_has_deleted_and_others_have_store
     let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
     assert!(!knows(&run, &tree) && knows(&run, &tree_of_theirs));
     run.give_up().await;
+}
+
+#[tokio::test]
+async fn copies_can_be_narrowed_down_to_a_host_a_subvolume_and_a_time() {
+    let (from, to) = (World::new().await, World::new().await);
+    let full = from.back_up(&Sample::random(1, 20_000)).await;
+    let theirs = from.back_up_from("two", &Sample::random(2, 20_000)).await;
+    let copying = copying(&from, &to).await;
+    let planned = async |wanted: Wanted| {
+        let plan = plan_copy(&copying, &wanted).await.unwrap();
+        assert!(!wanted.is_everything());
+        plan.steps.iter().map(Published::id).collect::<Vec<_>>()
+    };
+    assert_eq!(planned(Wanted { host: Some("two".to_owned()), ..Wanted::default() }).await, [theirs.id]);
+    assert_eq!(planned(Wanted { host: Some("one".to_owned()), ..Wanted::default() }).await, [full.id]);
+    assert_eq!(planned(Wanted { subvolume: Some("other".to_owned()), ..Wanted::default() }).await, []);
+    let created_at = manifest(&from, full.id).await.manifest.created_at;
+    assert_eq!(planned(Wanted { since: Some(created_at), ..Wanted::default() }).await.len(), 2);
+    let later = created_at + SignedDuration::from_secs(1);
+    assert_eq!(planned(Wanted { since: Some(later), ..Wanted::default() }).await, []);
+}
+
+#[tokio::test]
+async fn what_is_damaged_in_the_destination_is_healed_by_repair_and_another_copy() {
+    let (from, to) = (World::new().await, World::new().await);
+    let made = from.back_up(&Sample::random(1, 300_000)).await;
+    let copy = copy_of(&copy_all(&from, &to).await, &made);
+    // Another backup that needs the same chunks.
+    let theirs = to.back_up_from("two", &Sample::random(1, 300_000)).await;
+    let key = to.keys("data/").await[0].clone();
+    let mut body = to.body(&key).await.to_vec();
+    body[1000] ^= 1;
+    to.replace(&key, body.into()).await;
+    assert!(to.restore(copy.id).await.is_err() && to.restore(theirs.id).await.is_err());
+    let pack = layout::parse_pack_key(&key).unwrap();
+    repair_packs(&to.open().await, Some(&to.host("two")), &[pack]).await.unwrap();
+    forget_it(&to, copy.id).await;
+    let report = copy_as(&copying(&from, &to).await, &only(&[made.id])).await.unwrap();
+    to.assert_restorable(&[copy_of(&report, &made), theirs]).await;
 }

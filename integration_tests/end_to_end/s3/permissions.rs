@@ -147,6 +147,40 @@ fn a_reader_needs_what_its_policy_allows_and_no_more() {
     assert_equal("reader", &requests);
 }
 
+/// Each request is allowed.
+#[track_caller]
+fn assert_allowed(policy: &str, requests: &[String]) {
+    let permissions = permissions(policy);
+    let denied = requests.iter().filter(|request| allowing(&permissions, request).is_empty());
+    assert_eq!(denied.collect::<Vec<_>>(), Vec::<&String>::new(), "{policy}.json does not allow these");
+}
+
+#[test]
+fn a_copy_is_made_by_who_may_read_here_and_write_there() {
+    let (server, other) = (S3Server::start_in_thread(), S3Server::start_in_thread());
+    let tool = tool_on(&server, "");
+    Input::random(&tool, 20 << 20, 1).back_up(&tool).assert_code(0);
+    tool.run(["tag", &tool.list()[0].id, "add", "keep"]).assert_code(0);
+    let to = Tool::in_bucket(&format!("s3://{BUCKET}/{PREFIX}"), &access(other.endpoint()));
+    let in_parts = "part_size = \"5 MiB\"\n[packing]\npack_target = \"8 MiB\"\ncompression_level = 1";
+    to.configure(&format!("[s3]\nendpoint_url = \"{}\"\n{in_parts}\n", other.endpoint()));
+    to.run(["init"]).assert_code(0);
+    server.take_requests();
+    other.take_requests();
+    let to_config = to.configuration();
+    let copy = ["copy", "--to-config", to_config.to_str().unwrap()];
+    // Uploads that fail for good are taken back.
+    other.set_oddities(|oddities| oddities.refused_parts = 1);
+    tool.run(copy).assert_code(1);
+    other.set_oddities(|oddities| oddities.refused_parts = 0);
+    tool.run(copy).assert_code(0);
+    Input::random(&tool, 1 << 20, 2).back_up(&tool).assert_code(0);
+    server.take_requests();
+    tool.run(copy).assert_code(0);
+    assert_allowed("reader", &server.take_requests());
+    assert_equal("copier", &other.take_requests());
+}
+
 #[test]
 fn a_pruner_needs_what_its_policy_allows_and_no_more() {
     let server = S3Server::start_in_thread();
