@@ -7,6 +7,12 @@ use btrfs_to_s3::send_stream::{AttributeCode, CommandCode, StreamWriter, Value};
 
 use super::content::{random_bytes, text_bytes};
 
+/// Where the files are, in directories of fifty.
+const ROOT: &str = "projects/software/source";
+const FILES_IN_DIRECTORY: u64 = 50;
+/// Inodes of directories are from here on, those of files below.
+const FIRST_DIRECTORY_INODE: u64 = 1 << 32;
+
 const TIME: Value<'_> = Value::Time { seconds: 1_700_000_000, nanoseconds: 123_456_789 };
 
 /// How much file data the kernel writes with a command: a v1 attribute ends below 64 KiB.
@@ -51,23 +57,41 @@ fn write_stream<'a>(version: u32, files: impl Iterator<Item = &'a [u8]>) -> io::
         (AttributeCode::CTRANSID, Value::U64(1000)),
     ];
     writer.command(CommandCode::SUBVOL, &subvolume)?;
+    let mut directories = 0;
+    for (end, _) in ROOT.match_indices('/').chain([(ROOT.len(), "")]) {
+        write_directory(&mut writer, &ROOT[..end], &mut directories)?;
+    }
     for (number, content) in (0..).zip(files) {
+        if number % FILES_IN_DIRECTORY == 0 {
+            write_directory(&mut writer, &directory_of(number), &mut directories)?;
+        }
         write_file(&mut writer, version, number, content)?;
     }
     writer.finish()
+}
+
+fn directory_of(number: u64) -> String {
+    format!("{ROOT}/module_{:04}", number / FILES_IN_DIRECTORY)
+}
+
+fn write_directory(writer: &mut StreamWriter<Vec<u8>>, path: &str, count: &mut u64) -> io::Result<()> {
+    let ino = FIRST_DIRECTORY_INODE + *count;
+    *count += 1;
+    let path = (AttributeCode::PATH, Value::Bytes(path.as_bytes()));
+    writer.command(CommandCode::MKDIR, &[path, (AttributeCode::INO, Value::U64(ino))])
 }
 
 /// The commands of a new file, as the kernel orders them.
 fn write_file(writer: &mut StreamWriter<Vec<u8>>, version: u32, number: u64, content: &[u8]) -> io::Result<()> {
     let ino = number + 257;
     let orphan = format!("o{ino}-1000-0");
-    let name = format!("projects/software/source/module_{:04}/file_{number:07}.c", number / 50);
-    let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let directory = directory_of(number);
+    let name = format!("{directory}/file_{number:07}.c");
     let orphan_path = (AttributeCode::PATH, Value::Bytes(orphan.as_bytes()));
     let path = (AttributeCode::PATH, Value::Bytes(name.as_bytes()));
     writer.command(CommandCode::MKFILE, &[orphan_path, (AttributeCode::INO, Value::U64(ino))])?;
     writer.command(CommandCode::RENAME, &[orphan_path, (AttributeCode::PATH_TO, Value::Bytes(name.as_bytes()))])?;
-    write_times(writer, version, directory)?;
+    write_times(writer, version, &directory)?;
     for (part, offset) in content.chunks(write_bytes(version)).zip((0..).step_by(write_bytes(version))) {
         let offset = (AttributeCode::FILE_OFFSET, Value::U64(offset));
         writer.command(CommandCode::WRITE, &[path, offset, (AttributeCode::DATA, Value::Bytes(part))])?;
