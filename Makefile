@@ -1,6 +1,6 @@
 # `make test` and `make demo` install what they need (apt-get, as root) and clean up after themselves.
 
-.PHONY: test test-all demo bench lint harness
+.PHONY: test test-all demo bench guard lint harness
 
 # The tests that need nothing, then those that need root and Btrfs. Without them: BTRFS_TO_S3_SKIP_BTRFS_TESTS=1 make test
 test:
@@ -17,6 +17,13 @@ demo:
 
 bench:
 	cargo bench
+
+# Counts what fixed small cases cost, and compares that with figures that were committed.
+guard:
+	integration_tests/install_prerequisites.sh cc python3 valgrind
+	cargo build --release
+	cargo build --example made_up_stream
+	benches/guard/guard.py
 
 lint:
 	integration_tests/lint.sh

@@ -11,6 +11,7 @@ declare -A package_of=(
     [make]=make [cc]=build-essential [python3]=python3 [b3sum]=b3sum
     [btrfs]=btrfs-progs [mkfs.btrfs]=btrfs-progs [setfacl]=acl [setfattr]=attr
     [mount]=mount [unshare]=util-linux [openssl]=openssl [xz]=xz-utils [strace]=strace [curl]=curl
+    [valgrind]=valgrind
 )
 
 missing=()
