@@ -394,7 +394,7 @@ impl BackupRun {
         let parameters = session.repository().config().writing_parameters()?;
         let opaque = request.expected == Expected::Opaque;
         let mut reading = StreamReading::start(stream.source, parameters, opaque, options)?;
-        let archiving = self.archive_unless(&stream.interruption, &mut reading, request, options);
+        let archiving = Box::pin(self.archive_unless(&stream.interruption, &mut reading, request, options));
         let archived = with_beats(&session, archiving).await;
         if archived.is_err()
             && let Some(stop) = stream.stop

@@ -149,7 +149,7 @@ async fn copy_steps(
     let notes = unless_interrupted(&copying.interruption, Notes::load(&copying.source, &copying.source_cache)).await?;
     let mut copier = Copier::new(copying, notes, copies, monitor);
     for backup in &steps {
-        match copier.copy(backup).await {
+        match Box::pin(copier.copy(backup)).await {
             Ok(copy) => {
                 tracing::info!("backup {} is copied as backup {}", backup.id(), copy.id());
                 report.copied.push((backup.id(), copy));

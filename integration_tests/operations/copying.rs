@@ -192,7 +192,7 @@ async fn a_backup_of_which_nothing_had_changed_is_copied_as_such() {
     let full = from.back_up(&Sample::random(1, 50_000)).await;
     let (repository, monitor) = (from.open().await, monitor());
     let parent = manifest(&from, full.id).await;
-    let run = BackupRun::begin(&repository, &from.host("one"), "data", &monitor).await.unwrap();
+    let run = Box::pin(BackupRun::begin(&repository, &from.host("one"), "data", &monitor)).await.unwrap();
     let seen_at = from.clock.now();
     run.publish_unchanged(&parent, seen_at, &never_interrupted()).await.unwrap();
     let report = copy_all(&from, &to).await;
@@ -313,13 +313,13 @@ async fn a_dry_run_tells_at_most_what_is_missing_and_changes_nothing() {
     let copying = copying(&from, &to).await;
     let plan = plan_copy(&copying, &Wanted::default()).await.unwrap();
     assert_eq!(plan.steps.len(), made.len());
-    let missing = find_missing(&copying, &plan, &monitor()).await.unwrap();
+    let missing = Box::pin(find_missing(&copying, &plan, &monitor())).await.unwrap();
     assert_eq!(to.keys("").await, before);
     let report = copy_all(&from, &to).await;
     let new: u64 = report.copied.iter().map(|(_, copy)| copy.manifest.totals.new_bytes).sum();
     assert!(new <= missing.bytes + 1000 && missing.bytes < new * 2, "{new} bytes were new, of {missing:?}");
     let plan = plan_copy(&copying, &Wanted::default()).await.unwrap();
-    let missing = find_missing(&copying, &plan, &monitor()).await.unwrap();
+    let missing = Box::pin(find_missing(&copying, &plan, &monitor())).await.unwrap();
     assert_eq!((plan.steps.len(), missing.chunks, missing.packs.len()), (0, 0, 0));
 }
 
@@ -517,17 +517,17 @@ async fn a_run_after_another_sees_what_a_prune_has_deleted_and_others_have_store
     let knows = |run: &BackupRun, id: &ChunkId| !run.index().find_all(id).unwrap().is_empty();
     let tree = manifest(&world, gone.id).await.manifest.tree(&RootKind::Data).unwrap().root.unwrap();
 
-    let run = BackupRun::begin(&repository, &host, "data", &monitor()).await.unwrap();
+    let run = Box::pin(BackupRun::begin(&repository, &host, "data", &monitor())).await.unwrap();
     assert!(knows(&run, &tree));
     let (copy, index) = publish(run).await;
     // Nothing has happened.
-    let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
+    let run = Box::pin(BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor())).await.unwrap();
     assert!(knows(&run, &tree));
     let (again, index) = publish(run).await;
     // Others store something.
     let theirs = world.back_up(&Sample::random(2, 50_000)).await;
     let tree_of_theirs = manifest(&world, theirs.id).await.manifest.tree(&RootKind::Data).unwrap().root.unwrap();
-    let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
+    let run = Box::pin(BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor())).await.unwrap();
     assert!(knows(&run, &tree) && knows(&run, &tree_of_theirs));
     let (last, index) = publish(run).await;
     // All is forgotten and deleted.
@@ -535,7 +535,7 @@ async fn a_run_after_another_sees_what_a_prune_has_deleted_and_others_have_store
         forget_it(&world, id).await;
     }
     assert!(prune_through(&world, world.store(), &options_of_prune).await.unwrap().deleted.packs > 0);
-    let run = BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor()).await.unwrap();
+    let run = Box::pin(BackupRun::begin_after(index, "copy", &repository, &host, "data", &monitor())).await.unwrap();
     assert!(!knows(&run, &tree) && knows(&run, &tree_of_theirs));
     run.give_up().await;
 }

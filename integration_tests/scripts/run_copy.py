@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Backups are copied into a directory, once each, and restore from there with the repository out of reach."""
+"""Backups are copied into a directory, once each, and restore from there by a configuration that names nothing else."""
 
 import json
 import sys
@@ -50,7 +50,7 @@ def restore_the_copy_of(tool: Tool, copies: Tool, backup: dict) -> None:
     check(found[0]["kind"] == backup["kind"], f"the copy of a backup of kind {backup['kind']} is {found[0]['kind']}")
     dataset.take_record_over(tool.config, backup["subvolume"], backup["id"], found[0]["id"])
     restore_and_compare(copies, found[0])
-    tool.context.log.info(f"the copy of {backup['id']} restores without the repository it is from")
+    tool.context.log.info(f"the copy of {backup['id']} restores by a configuration that names nothing else")
 
 
 if __name__ == "__main__":

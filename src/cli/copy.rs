@@ -29,6 +29,7 @@ use crate::size::ByteSize;
 /// Without ids: all that count, and are not there yet. A backup comes after all it was made against. May be ended at any
 /// time: what was copied is not copied again.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[command(group(clap::ArgGroup::new("destination").required(true).multiple(true).args(["to", "to_config"])))]
 pub(crate) struct CopyArguments {
     /// The backups' ids, or as much of each as no other id begins with
@@ -83,12 +84,12 @@ pub(crate) async fn cmd_copy(context: &Context, arguments: &CopyArguments) -> an
     };
     let plan = plan_copy(&copying, &wanted(&copying.source, arguments).await?).await?;
     if arguments.dry_run {
-        let missing = find_missing(&copying, &plan, &context.monitor()).await?;
+        let missing = Box::pin(find_missing(&copying, &plan, &context.monitor())).await?;
         return tell_plan(context, &copying, &plan, &missing, arguments.json);
     }
     see_to_archived(context, &copying, &plan, arguments).await?;
     context.progress.expect(plan.steps.iter().map(|backup| backup.manifest.stream.bytes).sum());
-    let report = copy_backups(&copying, plan, &context.monitor()).await;
+    let report = Box::pin(copy_backups(&copying, plan, &context.monitor())).await;
     context.progress.finish();
     tell(&copying, &report, arguments.json)?;
     verdict(&copying, report)
@@ -120,7 +121,7 @@ async fn see_to_archived(
     plan: &CopyPlan,
     arguments: &CopyArguments,
 ) -> anyhow::Result<()> {
-    let archived = find_archived(copying, plan, &context.monitor()).await?;
+    let archived = Box::pin(find_archived(copying, plan, &context.monitor())).await?;
     match ArchivedSource::of(&archived) {
         Some(error) if !arguments.thaw => Err(error.into()),
         Some(_) => arguments.thawing.begin_known(context, &copying.source, &archived).await?.wait_for_all().await,
@@ -130,12 +131,12 @@ async fn see_to_archived(
 
 /// What ended the run; or that something of the source is damaged, or could not be copied for another reason.
 fn verdict(copying: &Copying, report: CopyReport) -> anyhow::Result<()> {
-    let refused = report.refused.len();
+    let (refused, has_damage) = (report.refused.len(), report.has_damage());
     if let Some(failure) = report.failure {
         return Err(failure);
     }
     let backups = output::counted(refused as u64, "backup");
-    if report.refused.iter().any(|refused| refused.is_damaged) {
+    if has_damage {
         let object = copying.source.store().url().to_owned();
         return Err(Damage { object, reason: format!("{backups} could not be copied") }.into());
     }
@@ -180,16 +181,13 @@ fn tell_refused(refused: &[Refused]) -> anyhow::Result<()> {
 
 fn skipped_text(skipped: &[Skipped]) -> String {
     let count = |is: fn(SkippedAs) -> bool| skipped.iter().filter(|one| is(one.reason)).count();
-    let mut text = format!("{} there already", count(|reason| matches!(reason, SkippedAs::There(_))));
+    let there = count(|reason| matches!(reason, SkippedAs::There(_)));
     let forgotten_there = count(|reason| matches!(reason, SkippedAs::ForgottenThere(_)));
-    if forgotten_there > 0 {
-        text += &format!(", {forgotten_there} forgotten there");
-    }
     let forgotten = count(|reason| reason == SkippedAs::ForgottenMeanwhile);
-    if forgotten > 0 {
-        text += &format!(", {forgotten} forgotten meanwhile");
-    }
-    text
+    let others = [(forgotten_there, "forgotten there"), (forgotten, "forgotten meanwhile")];
+    let others = others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let all: Vec<String> = std::iter::once(format!("{there} there already")).chain(others).collect();
+    all.join(", ")
 }
 
 fn tell_plan(

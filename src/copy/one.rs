@@ -63,14 +63,14 @@ impl<'a> Copier<'a> {
         let session = run.shared_session();
         let named = run.index().named();
         let mut uploader = run.uploader(writing);
-        let storing = async {
+        let storing = Box::pin(async {
             let manifest = self.store(&session, backup, parent.as_ref(), &mut uploader).await?;
             if let Some(parent) = &parent {
                 check_chain(destination, parent.manifest, &named, &self.copying.host.cache).await?;
             }
             self.copy_tags(backup.id(), manifest.id()).await?;
             Ok(manifest)
-        };
+        });
         let manifest = with_beats(&session, unless_interrupted(interruption, storing)).await;
         keep_if_interrupted(&manifest, &mut uploader).await;
         drop(uploader);

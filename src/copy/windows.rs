@@ -54,7 +54,11 @@ impl Ahead<'_> {
                 self.next = Some((entry, is_known));
                 break;
             }
-            if is_known { window.push_unread(entry) } else { window.push(entry) }
+            if is_known {
+                window.push_unread(entry);
+            } else {
+                window.push(entry);
+            }
         }
         Ok((!window.entries.is_empty()).then_some(window))
     }
