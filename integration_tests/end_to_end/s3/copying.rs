@@ -1,7 +1,9 @@
 //! `copy` into a bucket and out of one.
 
 use std::fs;
+use std::process::Stdio;
 
+use super::kills::{Held, wait_for};
 use super::piped::{Input, tool_on};
 use crate::support::process::Ended;
 use crate::support::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
@@ -117,4 +119,48 @@ fn an_archived_source_is_refused_before_anything_is_read_and_thawed_when_that_is
     tool.run(["copy", "--to-config", &to, "--thaw"]).assert_code(6);
     let asked = server.take_requests().iter().filter(|request| request.starts_with("RestoreObject")).count();
     assert_eq!(asked, 1, "only what has to be read");
+}
+
+#[test]
+fn a_copy_into_a_bucket_that_is_killed_at_any_request_is_simply_run_again() {
+    let source = Tool::without_configuration();
+    source.configure("[packing]\npack_target = \"4 MiB\"\ncompression_level = 1\n");
+    source.run(["init"]).assert_code(0);
+    let inputs = [1, 2].map(|seed| Input::random(&source, 5_000_000, seed));
+    for input in &inputs {
+        input.back_up(&source).assert_code(0);
+    }
+    let mut killed_between = 0;
+    for request in (1..).step_by(4) {
+        let server = S3Server::start_in_thread();
+        let to = configure_bucket(&source, &server, "[packing]\npack_target = \"4 MiB\"\ncompression_level = 1\n");
+        run_by(&source, &to, &["init"]).assert_code(0);
+        server.take_requests();
+        server.set_oddities(|oddities| {
+            oddities.silent_from = Some(request);
+            oddities.silent_after_effect = request % 8 == 1;
+        });
+        let copy = ["copy", "--to-config", &to];
+        let mut run = source.command(copy).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = wait_for(&server, &mut run, request);
+        run.kill().unwrap();
+        run.wait().unwrap();
+        server.set_oddities(|oddities| oddities.silent_from = None);
+        let copies = || {
+            let listed = run_by(&source, &to, &["list", "--json"]);
+            let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+            listed.as_array().unwrap().iter().map(|copy| copy["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        killed_between += usize::from(copies().len() == 1);
+        source.run(copy).assert_code(0);
+        let copies = copies();
+        assert_eq!(copies.len(), 2, "killed at request {request}");
+        for (copy, input) in copies.iter().zip(&inputs) {
+            assert!(restore(&source, &to, copy) == input.bytes, "killed at request {request}");
+        }
+        if matches!(held, Held::Done) {
+            assert!(request > 25 && killed_between > 0, "{request} requests, {killed_between} killed between two");
+            return;
+        }
+    }
 }
