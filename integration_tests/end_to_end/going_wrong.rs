@@ -308,8 +308,8 @@ fn what_vanishes_in_the_middle_of_a_run_fails_alone() {
     let shim = BtrfsShim::new(&Act::HoldSend);
     let run = scene.tool.start_with(shim.path(), ["backup", "--subvolume", "data", "--subvolume", "other"]);
     shim.wait_until_held();
-    let snapshot = fs::read_dir(snapshots(&scene.source)).unwrap().map(|entry| entry.unwrap().path());
-    let snapshot = snapshot.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("other."));
+    let mut all = fs::read_dir(snapshots(&scene.source)).unwrap().map(|entry| entry.unwrap().path());
+    let snapshot = all.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("other."));
     succeed(command("btrfs").args(["subvolume", "delete"]).arg(snapshot.unwrap()));
     shim.step_aside();
     shim.release();

@@ -19,20 +19,20 @@ pub(super) fn examine_unattended(examination: &Examination<'_>) -> Vec<Finding> 
     let search_path = examination.search_path.as_deref();
     let hooks = [("before", &hooks.before), ("after", &hooks.after), ("on_failure", &hooks.on_failure)];
     let hooks = hooks.into_iter().filter_map(|(name, command)| {
-        command.first().map(|named| program(format!("hook '{name}'"), named, search_path))
+        command.first().map(|named| program(&format!("hook '{name}'"), named, search_path))
     });
-    let health_check = monitoring.healthcheck_url.as_ref().map(|_| program("health check".into(), "curl", search_path));
+    let health_check = monitoring.healthcheck_url.as_ref().map(|_| program("health check", "curl", search_path));
     let metrics = monitoring.metrics_textfile.as_deref().map(metrics);
     let schedule = schedule.as_ref().map(|policy| timing(policy, &examination.zone));
     schedule.into_iter().chain(hooks).chain(health_check).chain(metrics).collect()
 }
 
 /// Whether a program can be run, as the system looks for it.
-fn program(check: String, named: &str, search_path: Option<&OsStr>) -> Finding {
-    let unfit = |words: String| Finding::new(check.as_str(), Verdict::Unfit, words);
+fn program(check: &str, named: &str, search_path: Option<&OsStr>) -> Finding {
+    let unfit = |words: String| Finding::new(check, Verdict::Unfit, words);
     if named.contains('/') {
         return match access(named, Access::EXEC_OK) {
-            Ok(()) if Path::new(named).is_file() => Finding::new(check.as_str(), Verdict::Good, named),
+            Ok(()) if Path::new(named).is_file() => Finding::new(check, Verdict::Good, named),
             Ok(()) => unfit(format!("{named} is no program")),
             Err(errno) => unfit(format!("{named} cannot be run: {}", std::io::Error::from(errno))),
         };
@@ -45,11 +45,11 @@ fn program(check: String, named: &str, search_path: Option<&OsStr>) -> Finding {
         Some(path)
             if path.parent().is_some_and(|folder| USUAL_FOLDERS.iter().any(|usual| folder == Path::new(usual))) =>
         {
-            Finding::new(check.as_str(), Verdict::Good, path.display().to_string())
+            Finding::new(check, Verdict::Good, path.display().to_string())
         }
         Some(path) => {
             let words = format!("a timer may not find '{named}' in its PATH: write {}", path.display());
-            Finding::new(check.as_str(), Verdict::Note, words)
+            Finding::new(check, Verdict::Note, words)
         }
     }
 }
@@ -111,7 +111,7 @@ mod tests {
         fs::set_permissions(&good, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(&text, "").unwrap();
         let search_path = std::env::join_paths([folder.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
-        let look = |named: &str| program("hook".into(), named, Some(&search_path));
+        let look = |named: &str| program("hook", named, Some(&search_path));
         let named = |path: &Path| look(path.to_str().unwrap());
         assert_eq!(look("sh").verdict, Verdict::Good);
         assert_eq!(verdict(&named(&good)), (Verdict::Good, good.to_str().unwrap()));

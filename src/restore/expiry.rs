@@ -62,7 +62,7 @@ impl<'a> Expiry<'a> {
     /// [`NotThawed`](super::NotThawed) if there is no waiting any longer.
     pub(super) async fn wait_for(&self, packs: &BTreeSet<PackId>) -> anyhow::Result<()> {
         match &self.options.thawing {
-            Some(thawing) => thawing.wait_for(packs).await,
+            Some(thawing) => Box::pin(thawing.wait_for(packs)).await,
             None => Ok(()),
         }
     }

@@ -172,7 +172,8 @@ impl Thawing {
             waiting: Mutex::new(by_id(waiting)),
         };
         if count > 0 && !options.wait {
-            return Err(thawing.not_thawed(&*thawing.waiting.lock().await).into());
+            let waiting = thawing.waiting.lock().await;
+            return Err(thawing.not_thawed(&waiting).into());
         }
         if count > 0 {
             tracing::info!(
