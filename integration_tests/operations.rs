@@ -41,6 +41,8 @@ mod prune_beside;
 mod prune_orders;
 #[path = "operations/pruning.rs"]
 mod pruning;
+#[path = "operations/repacking.rs"]
+mod repacking;
 #[path = "operations/repairing.rs"]
 mod repairing;
 #[path = "operations/requests.rs"]

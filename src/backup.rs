@@ -3,7 +3,7 @@
 //! Where the bytes come from is the caller's business ([`StreamSource`]); a backup knows nothing of Btrfs' commands.
 
 mod archiving;
-mod frames;
+pub(crate) mod frames;
 mod interruption;
 mod reading;
 mod recipe;
@@ -458,7 +458,7 @@ async fn give_up(session: &WriteSession) {
 
 /// Puts a sign of life now and then, so that a long run is not taken for a dead one. One that is not put is made up for
 /// by the next.
-async fn send_beats(session: &WriteSession) -> Infallible {
+pub(crate) async fn send_beats(session: &WriteSession) -> Infallible {
     loop {
         tokio::time::sleep(BEAT_EVERY).await;
         if let Err(error) = session.beat().await {

@@ -8,6 +8,7 @@ pub mod month;
 pub mod night;
 pub mod prices;
 pub mod reading;
+pub mod rewriting;
 pub mod run;
 
 #[cfg(test)]

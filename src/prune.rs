@@ -5,11 +5,15 @@
 //! need is struck from it.
 
 mod bits;
+mod limits;
 mod live;
 mod mark;
 mod nodes;
 mod plan;
+mod repack;
+mod report;
 mod sessions;
+mod step;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,14 +23,15 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::Host;
-use crate::id::{ManifestId, PackId, SegmentId, SessionId};
+use crate::id::{ManifestId, SegmentId, SessionId};
 use crate::local_index::Access;
 use crate::monitor::Monitor;
-use crate::pack::format::PackClass;
 use crate::prune::live::list_manifests;
-use crate::prune::mark::{Fate, MarkedPack, Marking};
-use crate::prune::plan::{Observed, plan_deletion, strike_needed};
+use crate::prune::mark::{Fate, Marking};
+use crate::prune::plan::Observed;
+use crate::prune::repack::Repacking;
 use crate::prune::sessions::{StoreFacts, open_repairs, try_store, void_dead_sessions, waits_for};
+use crate::prune::step::{Planned, Step};
 use crate::records::config::check_features;
 use crate::records::prune::Doomed;
 use crate::repository::index::ChunkIndex;
@@ -35,6 +40,8 @@ use crate::repository::session::end_dead_sessions;
 use crate::repository::{Damage, Repository, layout};
 use crate::store::{Key, list_all};
 
+pub use limits::{MaxUnused, ParseMaxUnusedError, RepackOptions};
+pub use report::{Amount, ByClass, Deleted, Kept, PruneReport, Repacked};
 pub use sessions::WaitedFor;
 
 /// Objects that are deleted at once.
@@ -51,6 +58,8 @@ pub struct PruneOptions {
     pub voiding: Voiding,
     /// Whether nothing is changed.
     pub dry_run: bool,
+    /// What is rewritten to win space back.
+    pub repack: RepackOptions,
 }
 
 /// Whether sessions are given up that nobody goes on with.
@@ -62,39 +71,6 @@ pub enum Voiding {
     IfSafe,
     /// They are. The caller knows that they are dead.
     Always,
-}
-
-/// What a prune did, or would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PruneReport {
-    /// What was deleted, or would be.
-    pub deleted: Deleted,
-    /// What it waits for. The next prune does the rest.
-    pub waits_for: Vec<WaitedFor>,
-    /// How many sessions were given up.
-    pub voided: usize,
-}
-
-/// Objects that were deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Deleted {
-    /// Manifests: backups that were forgotten, and those that never came to exist.
-    pub manifests: usize,
-    /// Index segments.
-    pub segments: usize,
-    /// Packs.
-    pub packs: usize,
-    /// Bytes of these packs, where they are known: not of what another prune had found already.
-    pub pack_bytes: u64,
-}
-
-impl Deleted {
-    fn add(&mut self, objects: &Doomed, pack_bytes: u64) {
-        self.manifests += objects.manifests.len();
-        self.segments += objects.segments.len();
-        self.packs += objects.data_packs.len() + objects.meta_packs.len();
-        self.pack_bytes += pack_bytes;
-    }
 }
 
 /// What a prune works with.
@@ -140,14 +116,15 @@ impl Pruning<'_> {
             }
         }
         plans::remove_leftovers(self.repository).await?;
-        let (doomed, _) = self.make_plan(now).await?;
-        if doomed.count() > 0 {
+        let planned = self.make_plan(now, false).await?;
+        planned.tell(&mut report);
+        if planned.doomed.count() > 0 {
             // One that began after the mark has stored nothing that the plan names.
             report.waits_for = open_repairs(self.repository, &self.host.cache).await?;
             if !report.waits_for.is_empty() {
                 return Ok(report);
             }
-            let plan = plans::put_plan(self.repository, doomed).await?;
+            let plan = plans::put_plan(self.repository, planned.doomed).await?;
             self.finish(&plan, &mut report).await?;
         }
         Ok(report)
@@ -157,29 +134,32 @@ impl Pruning<'_> {
     async fn describe(&self) -> anyhow::Result<PruneReport> {
         let mut report = PruneReport::default();
         for plan in plans::list_unfinished(self.repository).await? {
-            report.deleted.add(&plan.objects, 0);
+            report.add_deleted(&plan.objects, &ByClass::new());
             report.waits_for.extend(waits_for(self.repository, plan.id, false, &self.host.cache).await?);
         }
         if report.deleted == Deleted::default() {
-            let (doomed, pack_bytes) = self.make_plan(self.repository.clock().now()).await?;
-            report.deleted.add(&doomed, pack_bytes);
+            let planned = self.make_plan(self.repository.clock().now(), true).await?;
+            planned.tell(&mut report);
+            report.add_deleted(&planned.doomed, &planned.packs);
         }
         Ok(report)
     }
 
-    /// Finds out what is to be deleted, if nobody needs it by the time it is; gives the bytes of these packs as well.
-    async fn make_plan(&self, now: Timestamp) -> anyhow::Result<(Doomed, u64)> {
+    /// Finds out what is to be deleted, if nobody needs it by the time it is. What pays to be rewritten is rewritten before.
+    async fn make_plan(&self, now: Timestamp, dry_run: bool) -> anyhow::Result<Planned> {
         let forgotten = list_all(self.repository.store().as_ref(), layout::FORGOTTEN).await?;
         let is_over = |modified_at: Timestamp| now.duration_since(modified_at) >= self.options.grace;
         let over = forgotten.iter().filter(|marker| is_over(marker.modified_at));
         let over: HashSet<ManifestId> = over.filter_map(|marker| layout::parse_forgotten_key(&marker.key)).collect();
-        let planned = self.observe(None, |id| over.contains(id), plan_deletion).await?;
+        let (repository, host, monitor) = (self.repository, self.host, self.monitor);
+        let repacking = Repacking { repository, host, monitor, options: &self.options.repack, now, dry_run };
+        let planned = self.observe(&Step::Plan(repacking), |id| over.contains(id)).await?;
         planned.context("only a plan can vanish")
     }
 
     /// Goes on with a plan as far as possible; says whether it is finished.
     async fn finish(&self, plan: &UnfinishedPlan, report: &mut PruneReport) -> anyhow::Result<bool> {
-        let mut pack_bytes = 0;
+        let mut packs = ByClass::new();
         let objects = if let Some(objects) = plans::read_final(self.repository, plan.id).await? {
             objects
         } else {
@@ -188,21 +168,20 @@ impl Pruning<'_> {
                 return Ok(false);
             }
             let left = self.mark_again(plan).await?;
-            pack_bytes = left.as_ref().map_or(0, |(_, bytes)| *bytes);
-            self.settle(plan, left.map(|(objects, _)| objects)).await?
+            packs = left.as_ref().map(|left| left.packs.clone()).unwrap_or_default();
+            self.settle(plan, left.map(|left| left.doomed)).await?
         };
         self.delete(&objects).await?;
         plans::finish(self.repository, plan.id).await?;
-        report.deleted.add(&objects, pack_bytes);
+        report.add_deleted(&objects, &packs);
         Ok(true)
     }
 
     /// What is left of a plan when all that is needed is struck: what it does not name is, and what was forgotten since as
     /// well. Gives none where another prune has finished the plan.
-    async fn mark_again(&self, plan: &UnfinishedPlan) -> anyhow::Result<Option<(Doomed, u64)>> {
+    async fn mark_again(&self, plan: &UnfinishedPlan) -> anyhow::Result<Option<Planned>> {
         let named: HashSet<ManifestId> = plan.objects.manifests.iter().copied().collect();
-        let strike = |observed: &Observed<'_>, marked: &[MarkedPack]| strike_needed(&plan.objects, observed, marked);
-        self.observe(Some(plan), |id| named.contains(id), strike).await
+        self.observe(&Step::Strike(plan), |id| named.contains(id)).await
     }
 
     /// Settles what is deleted: what this prune has found, unless another one was faster.
@@ -213,16 +192,10 @@ impl Pruning<'_> {
         }
     }
 
-    /// Lists and marks; gives what is decided then, and the bytes of the packs in it. Gives none where the plan has been
-    /// finished by another prune.
-    async fn observe(
-        &self,
-        plan: Option<&UnfinishedPlan>,
-        may_go: impl Fn(&ManifestId) -> bool,
-        decide: impl Fn(&Observed<'_>, &[MarkedPack]) -> Doomed,
-    ) -> anyhow::Result<Option<(Doomed, u64)>> {
+    /// Lists and marks; gives what is decided then. Gives none where the plan has been finished by another prune.
+    async fn observe(&self, step: &Step<'_>, may_go: impl Fn(&ManifestId) -> bool) -> anyhow::Result<Option<Planned>> {
         for attempt in 1.. {
-            match self.observe_once(plan, &may_go, &decide).await {
+            match self.observe_once(step, &may_go).await {
                 // What is missing may have been deleted by another prune, and be elsewhere by now.
                 Err(error) if attempt < MARKS_MAX && error.downcast_ref::<Damage>().is_some() => {
                     tracing::debug!(error = %format!("{error:#}"), "it is looked for once more");
@@ -236,11 +209,11 @@ impl Pruning<'_> {
     /// Lists, in this order, plans, sessions, manifests, segments and packs, and marks what is needed.
     async fn observe_once(
         &self,
-        plan: Option<&UnfinishedPlan>,
+        step: &Step<'_>,
         may_go: &impl Fn(&ManifestId) -> bool,
-        decide: &impl Fn(&Observed<'_>, &[MarkedPack]) -> Doomed,
-    ) -> anyhow::Result<Option<(Doomed, u64)>> {
+    ) -> anyhow::Result<Option<Planned>> {
         let (repository, cache, monitor) = (self.repository, &self.host.cache, self.monitor.as_ref());
+        let plan = step.plan();
         let unfinished = plans::list_unfinished(repository).await?;
         if plan.is_some_and(|plan| unfinished.iter().all(|other| other.id != plan.id)) {
             return Ok(None);
@@ -268,7 +241,8 @@ impl Pruning<'_> {
                 Fate::Stays
             }
         };
-        let mut marking = Marking::new(repository, index.survey(), fate)?;
+        let stored_at = |class, pack| listing.packs.get(&(class, pack)).map(|listed| listed.modified_at);
+        let mut marking = Marking::new(repository, index.survey(), fate, stored_at)?;
         for manifest in &manifests.live {
             let what = || format!("looking for what backup {} of '{}' needs", manifest.id(), manifest.subvolume);
             marking.mark(manifest).await.with_context(what)?;
@@ -284,15 +258,9 @@ impl Pruning<'_> {
             open: &manifests.open,
             open_since: manifests.open_since,
             named: &others,
+            paid_for: &step.paid_for(&listing.packs),
         };
-        let packs: HashSet<(PackClass, PackId)> = decide(&observed, marking.packs()).packs().collect();
-        let goes = |class, id| packs.contains(&(class, id));
-        let data_pack_stays = |id| listing.packs.contains_key(&(PackClass::Data, id)) && !goes(PackClass::Data, id);
-        marking.mark_copies_of_footers(|id| goes(PackClass::Meta, id), data_pack_stays).await?;
-        let decided = decide(&observed, marking.packs());
-        let bytes = |pack| listing.packs.get(&pack).map_or(0, |listed| listed.size_bytes);
-        let pack_bytes = decided.packs().map(bytes).sum();
-        Ok(Some((decided, pack_bytes)))
+        step.decide(&mut marking, &observed).await.map(Some)
     }
 
     /// Deletes exactly what is on a list: packs, then segments, then manifests, so that what is gone is named by nothing

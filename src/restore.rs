@@ -93,7 +93,10 @@ impl RestoreOptions {
     }
 }
 
-/// The data packs that a backup was published over.
+/// The data packs that a restore of a backup reads: those it was published over, or those that have the chunks now, where a
+/// prune has put them into others.
+///
+/// Costs a listing of all data packs. One that is gone and whose chunks are nowhere else is in the result.
 ///
 /// # Errors
 ///
@@ -115,6 +118,23 @@ async fn packs_named_by(locator: &Locator, manifest: &Manifest) -> anyhow::Resul
     while let Some(entry) = entries.next().await? {
         let piece = piece_of(&entry, &locator.meta_chunk(&entry.id).await?)?;
         packs.extend(piece.as_chunks().0.iter().map(|id| PackId::from_bytes(*id)));
+    }
+    if locator.look_for(&packs).await? {
+        packs.retain(|pack| !locator.is_gone(PackClass::Data, *pack));
+        packs.extend(packs_instead(locator, manifest).await?);
+    }
+    Ok(packs)
+}
+
+/// The packs that have the chunks of packs which are gone.
+async fn packs_instead(locator: &Locator, manifest: &Manifest) -> anyhow::Result<HashSet<PackId>> {
+    let mut packs = HashSet::new();
+    let Some(tree) = manifest.tree(&RootKind::Data) else { return Ok(packs) };
+    let mut entries = Entries::new(locator, tree)?;
+    while let Some(entry) = entries.next().await? {
+        if let Some(hint) = entry.hint.filter(|hint| locator.is_gone(PackClass::Data, hint.pack)) {
+            packs.insert(locator.moved_to(&entry.id).await?.unwrap_or(hint).pack);
+        }
     }
     Ok(packs)
 }

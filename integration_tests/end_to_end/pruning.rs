@@ -115,8 +115,8 @@ fn a_forgotten_backup_gives_its_space_back_and_the_others_restore() {
 }
 
 /// Kills a prune at a system call; says whether it came so far.
-fn kill(tool: &Tool, at: &KillAt) -> bool {
-    let mut traced = at.wrap(&tool.command(["prune", "--grace", "0s"]));
+fn kill(tool: &Tool, at: &KillAt, max_unused: &str) -> bool {
+    let mut traced = at.wrap(&tool.command(["prune", "--grace", "0s", "--max-unused", max_unused]));
     let status = traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     match (status.signal(), status.code()) {
         (Some(9), _) => true,
@@ -149,7 +149,9 @@ fn a_prune_that_is_killed_anywhere_is_simply_run_again() {
     };
     copy(&tool.repository(), &saved);
     let all = objects(&tool);
-    tool.run(["prune", "--grace", "0s"]).assert_code(0);
+    // What is rewritten has other names each time.
+    let prune = ["prune", "--grace", "0s", "--max-unused", "unlimited"];
+    tool.run(prune).assert_code(0);
     let expected = objects(&tool);
     let doomed: Vec<String> = all.iter().filter(|object| !expected.contains(object)).cloned().collect();
     let (mut kills, mut kills_between) = (0, 0);
@@ -159,15 +161,66 @@ fn a_prune_that_is_killed_anywhere_is_simply_run_again() {
     for point in points {
         std::fs::remove_dir_all(tool.repository()).unwrap();
         copy(&saved, &tool.repository());
-        kills += usize::from(kill(&tool, &point));
+        kills += usize::from(kill(&tool, &point, "unlimited"));
         let left = objects(&tool);
         kills_between += u32::from(left.len() < all.len() && left.len() > expected.len());
         assert!(tool.restore_stream(&kept.0) == kept.1, "{point:?}");
-        tool.run(["prune", "--grace", "0s"]).assert_code(0);
+        tool.run(prune).assert_code(0);
         assert_eq!(objects(&tool), expected, "{point:?}");
         assert!(tool.restore_stream(&kept.0) == kept.1, "{point:?}");
     }
     println!("{kills} kills, {kills_between} of them while it deleted");
     assert!(kills >= certain && kills_between > 0, "{kills} of {certain} kills, {kills_between} while it deleted");
     assert_whole(&tool, &kept);
+}
+
+/// A backup that is forgotten, and one that needs every other MiB of it.
+fn every_other_part_is_forgotten(tool: &Tool) -> (String, Vec<u8>) {
+    let all = random_bytes(16 * MIB, 1);
+    let gone = archive(tool, &all);
+    let kept: Vec<u8> = all.chunks(MIB).step_by(2).flatten().copied().collect();
+    let id = archive(tool, &kept);
+    tool.run(["forget", &gone]).assert_code(0);
+    (id, kept)
+}
+
+#[test]
+fn partly_unused_packs_are_rewritten_wherever_a_prune_is_killed() {
+    let tool = workspace();
+    let kept = every_other_part_is_forgotten(&tool);
+    let saved = tool.folder().join("saved");
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").args(["-a", "--"]).args([from, to]).status().unwrap();
+        assert!(copied.success());
+    };
+    copy(&tool.repository(), &saved);
+    let data = || bytes_below(&tool.repository().join("data"));
+    let used = kept.1.len() as u64;
+    assert!(data() > used + (7 << 20));
+
+    let prune = ["prune", "--grace", "0s", "--max-unused", "0", "--json"];
+    let told = json_of(&tool.run([&prune[..], &["--dry-run"]].concat()));
+    let done = json_of(&tool.run(prune));
+    assert_eq!((&told["repack"]["packs"], &told["packs"]), (&done["repack"]["packs"], &done["packs"]));
+    assert!(done["repack"]["packs"].as_u64().unwrap() >= 4, "{done}");
+    assert!(done["repack"]["unused_bytes"].as_u64().unwrap() > 4 << 20, "{done}");
+    assert_eq!(done["cost"], Value::Null, "a directory has no price");
+    assert!(data() < used + (1 << 20), "{} bytes are left of {used}", data());
+    assert_whole(&tool, &kept);
+    let again = json_of(&tool.run(prune));
+    assert_eq!((&again["repack"]["packs"], &again["packs"]), (&Value::from(0), &Value::from(0)));
+
+    let mut kills = 0;
+    for when in 1..16 {
+        std::fs::remove_dir_all(tool.repository()).unwrap();
+        copy(&saved, &tool.repository());
+        let point = KillAt { call: "renameat2", folders: Vec::new(), when };
+        kills += usize::from(kill(&tool, &point, "0"));
+        assert!(tool.restore_stream(&kept.0) == kept.1, "{point:?}");
+        tool.run(prune).assert_code(0);
+        assert!(data() < used + (1 << 20), "{point:?}: {} bytes are left of {used}", data());
+        assert_whole(&tool, &kept);
+    }
+    println!("{kills} kills");
+    assert!(kills >= 5, "{kills} kills");
 }

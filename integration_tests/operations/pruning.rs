@@ -6,7 +6,7 @@ use btrfs_to_s3::backup::{Expected, Host};
 use btrfs_to_s3::forget::forget;
 use btrfs_to_s3::id::ManifestId;
 use btrfs_to_s3::monitor::Monitor;
-use btrfs_to_s3::prune::{PruneOptions, PruneReport, Voiding, prune};
+use btrfs_to_s3::prune::{MaxUnused, PruneOptions, PruneReport, RepackOptions, Voiding, prune};
 use btrfs_to_s3::records::session::Outcome;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::session::{list_sessions, read_outcome};
@@ -19,7 +19,8 @@ use crate::samples::{Sample, random_bytes};
 use crate::world::{MemorySource, Notes, World, begin, publish};
 
 pub(crate) fn options(grace: SignedDuration) -> PruneOptions {
-    PruneOptions { grace, voiding: Voiding::IfSafe, dry_run: false }
+    let repack = RepackOptions { max_unused: MaxUnused::Unlimited, ..RepackOptions::default() };
+    PruneOptions { grace, voiding: Voiding::IfSafe, dry_run: false, repack }
 }
 
 pub(crate) async fn prune_through(world: &World, store: Store, options: &PruneOptions) -> anyhow::Result<PruneReport> {

@@ -45,6 +45,12 @@ impl FrameBuffer {
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
+
+    /// Compresses what has been gathered.
+    pub(crate) fn encode(self, level: i32) -> EncodedFrame {
+        let bytes = encode_frame(&self.plaintext, level);
+        EncodedFrame { kind: self.kind, chunks: self.chunks, bytes }
+    }
 }
 
 /// A frame as it goes into a pack.
@@ -72,7 +78,7 @@ impl FrameQueue {
     pub(crate) fn push(&mut self, frame: FrameBuffer) {
         let (sender, receiver) = oneshot::channel();
         let level = self.level;
-        rayon::spawn(move || drop(sender.send(encode(frame, level))));
+        rayon::spawn(move || drop(sender.send(frame.encode(level))));
         self.queue.push_back(receiver);
     }
 
@@ -84,9 +90,4 @@ impl FrameQueue {
         let receiver = self.queue.pop_front()?;
         Some(receiver.await.expect("a computation that panics ends the process"))
     }
-}
-
-fn encode(frame: FrameBuffer, level: i32) -> EncodedFrame {
-    let bytes = encode_frame(&frame.plaintext, level);
-    EncodedFrame { kind: frame.kind, chunks: frame.chunks, bytes }
 }

@@ -34,8 +34,8 @@ pub(super) fn read_windows<'a>(
         Ok(window.map(|window| (window, ahead)))
     });
     let read = move |window: anyhow::Result<Window>| async move {
-        let window = window?;
-        let frames = fetch_window(locator, &window, options, None).await?;
+        let mut window = window?;
+        let frames = fetch_window(locator, &mut window, options, None).await?;
         Ok((window, frames))
     };
     Ok(windows.map(read).buffered(options.windows_ahead))

@@ -100,11 +100,11 @@ fn part(amount: u64, share: u64, whole: u64) -> u64 {
     u64::try_from(part).unwrap_or(amount).min(amount)
 }
 
-fn puts(new: Held, class: &StorageClassName, prices: &Prices) -> Money {
+pub(super) fn puts(new: Held, class: &StorageClassName, prices: &Prices) -> Money {
     prices.of(class).map_or(Money::ZERO, |prices| prices.put_per_1000.per_1000(new.objects))
 }
 
-fn storage(new: Held, class: &StorageClassName, of_all: &Prices) -> Money {
+pub(super) fn storage(new: Held, class: &StorageClassName, of_all: &Prices) -> Money {
     let Some(prices) = of_all.of(class) else { return Money::ZERO };
     // Only records are smaller than what some classes count at least, and they are counted all the same.
     let least_bytes = new.bytes.max(new.objects.saturating_mul(prices.minimum_size_bytes));

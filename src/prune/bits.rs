@@ -21,6 +21,12 @@ impl BitSet {
         self.words[word] |= bit;
         is_new
     }
+
+    /// Whether a number is in it.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        let word = usize::try_from(number / 64).expect("the number is below the limit");
+        self.words[word] & (1 << (number % 64)) != 0
+    }
 }
 
 #[cfg(test)]
@@ -31,8 +37,9 @@ mod tests {
     fn a_number_is_new_once() {
         let mut set = BitSet::new(130);
         for number in [0, 63, 64, 129] {
+            assert!(!set.contains(number));
             assert!(set.insert(number));
-            assert!(!set.insert(number));
+            assert!(set.contains(number) && !set.insert(number));
         }
         assert!(set.insert(1) && set.insert(128));
     }

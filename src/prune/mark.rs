@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::id::{ChunkId, PackId};
 use crate::local_index::{IndexedPack, IndexedSegment, NumberedPlace, Survey};
@@ -47,7 +48,12 @@ pub(super) struct MarkedPack {
     pub(super) segment: IndexedSegment,
     pub(super) pack: IndexedPack,
     pub(super) fate: Fate,
+    /// When it was stored, by the store's clock, if it is listed.
+    pub(super) stored_at: Option<Timestamp>,
+    /// Of chunks that are kept here.
     pub(super) needed: Use,
+    /// Of chunks that are needed, are here too, and are kept elsewhere: if that is true, which the index says.
+    pub(super) duplicate: Use,
 }
 
 /// What the chunks at the leaves of a tree are.
@@ -92,15 +98,17 @@ pub(super) struct Marking<'a> {
 }
 
 impl<'a> Marking<'a> {
-    /// Begins; `fate` says of each pack that counts what is going to happen to it.
+    /// Begins; `fate` says of each pack that counts what is going to happen to it, and `stored_at` when it was stored.
     pub(super) fn new(
         repository: &Repository,
         survey: Survey<'a>,
         fate: impl Fn(PackClass, PackId) -> Fate,
+        stored_at: impl Fn(PackClass, PackId) -> Option<Timestamp>,
     ) -> anyhow::Result<Self> {
         let marked = |(segment, pack, usable): (IndexedSegment, IndexedPack, bool)| {
             let fate = if usable { fate(pack.class, pack.id) } else { Fate::DoesNotCount };
-            MarkedPack { segment, pack, fate, needed: Use::default() }
+            let stored_at = stored_at(pack.class, pack.id);
+            MarkedPack { segment, pack, fate, stored_at, needed: Use::default(), duplicate: Use::default() }
         };
         let bits = || BitSet::new(survey.entry_count());
         Ok(Self {
@@ -191,39 +199,83 @@ impl<'a> Marking<'a> {
         if found { Ok(()) } else { Err(without_place(id).into()) }
     }
 
-    /// Notes that the chunk whose places were found is needed: of the packs that stay, or, where it is in none, of all
-    /// that would go.
+    /// Notes that the chunk whose places were found is needed: in one place of the packs that stay, with others that are
+    /// duplicates, or, where it is in none, of all that would go.
     fn count_use(&mut self) {
         if !self.needed.insert(self.places[0].entry) {
             return;
         }
-        let has = |fate: Fate| self.places.iter().any(|place| self.packs[place.pack].fate == fate);
-        let fate = if has(Fate::Stays) { Fate::Stays } else { Fate::Goes };
+        let kept = self.kept_place(&self.places).map(|place| place.pack);
         for place in &self.places {
             let pack = &mut self.packs[place.pack];
-            if pack.fate == fate {
-                pack.needed.chunks += 1;
-                pack.needed.bytes += u64::from(place.length_bytes);
-            }
+            let counted = match kept {
+                Some(kept) if kept == place.pack => &mut pack.needed,
+                None if pack.fate == Fate::Goes => &mut pack.needed,
+                Some(_) if pack.fate == Fate::Stays => &mut pack.duplicate,
+                _ => continue,
+            };
+            counted.chunks += 1;
+            counted.bytes += u64::from(place.length_bytes);
         }
     }
 
-    /// Marks the copies of footers, in the packs of metadata that would go otherwise, of those data packs that stay.
+    /// In which of its places a chunk is kept, if it is in packs that stay: in the newest one, so that what was copied out
+    /// of a pack is not needed of that any more, whoever has copied it.
+    fn kept_place<'p>(&self, places: &'p [NumberedPlace]) -> Option<&'p NumberedPlace> {
+        let stay = places.iter().filter(|place| self.packs[place.pack].fate == Fate::Stays);
+        stay.max_by_key(|place| {
+            let pack = &self.packs[place.pack];
+            (pack.stored_at, pack.pack.id, place.frame, place.pack)
+        })
+    }
+
+    /// In which frame a chunk is kept, if it is needed.
     ///
-    /// `meta_pack_goes` says which would go, by what is marked until now.
+    /// # Errors
+    ///
+    /// If the local disk fails.
+    pub(super) fn kept_in(
+        &self,
+        id: &ChunkId,
+        class: PackClass,
+        places: &mut Vec<NumberedPlace>,
+    ) -> anyhow::Result<Option<Hint>> {
+        self.survey.find(id, class, places)?;
+        let is_needed = places.first().is_some_and(|first| self.needed.contains(first.entry));
+        let hint = |place: &NumberedPlace| Hint { pack: self.packs[place.pack].pack.id, frame: place.frame };
+        Ok(if is_needed { self.kept_place(places).map(hint) } else { None })
+    }
+
+    /// The plaintext in each pack, by the packs' numbers. Goes through all of the local index.
+    ///
+    /// # Errors
+    ///
+    /// If the local disk fails.
+    pub(super) fn plaintext_bytes(&self) -> anyhow::Result<Vec<u64>> {
+        let mut bytes = vec![0; self.packs.len()];
+        for entry in self.survey.entries() {
+            let (_, place) = entry?;
+            bytes[place.pack] += u64::from(place.length_bytes);
+        }
+        Ok(bytes)
+    }
+
+    /// Marks the copies of footers, in some packs of metadata, of those data packs that stay.
+    ///
+    /// `is_candidate` says in which: those that would go, or be rewritten, by what is marked until now.
     ///
     /// # Errors
     ///
     /// As for [`mark`](Self::mark).
     pub(super) async fn mark_copies_of_footers(
         &mut self,
-        meta_pack_goes: impl Fn(PackId) -> bool,
+        is_candidate: impl Fn(PackId) -> bool,
         data_pack_stays: impl Fn(PackId) -> bool,
     ) -> anyhow::Result<()> {
-        let is_candidate = |it: &&MarkedPack| {
-            it.fate != Fate::DoesNotCount && it.pack.class == PackClass::Meta && meta_pack_goes(it.pack.id)
+        let is_wanted = |it: &&MarkedPack| {
+            it.fate != Fate::DoesNotCount && it.pack.class == PackClass::Meta && is_candidate(it.pack.id)
         };
-        let candidates: BTreeSet<PackId> = self.packs.iter().filter(is_candidate).map(|it| it.pack.id).collect();
+        let candidates: BTreeSet<PackId> = self.packs.iter().filter(is_wanted).map(|it| it.pack.id).collect();
         for pack in candidates {
             let copies = match self.read_copies(pack).await {
                 Ok(copies) => copies,

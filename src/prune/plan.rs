@@ -28,30 +28,21 @@ pub(super) struct Observed<'a> {
     pub(super) open_since: Option<Timestamp>,
     /// What other plans name that are not finished.
     pub(super) named: &'a Named,
+    /// Packs that are paid for until they have an age which they do not have yet.
+    pub(super) paid_for: &'a HashSet<Pack>,
 }
 
-type Pack = (PackClass, PackId);
+pub(super) type Pack = (PackClass, PackId);
 
 /// Plans what is to be deleted: packs of which nothing is needed, segments that say nothing of packs that stay, and the
 /// manifests that may go.
 ///
 /// What a session has stored that was open is left alone: if it is needed, that would be found out later, but until then
-/// others would store it again.
-pub(super) fn plan_deletion(observed: &Observed<'_>, marked: &[MarkedPack]) -> Doomed {
-    let needed = needed_packs(marked);
-    let is_of_open = |marked: &&MarkedPack| observed.open.contains(&marked.segment.session);
-    let of_open: HashSet<Pack> = marked.iter().filter(is_of_open).map(|it| (it.pack.class, it.pack.id)).collect();
-    let may_be_of_open =
-        |pack: &ListedPack| observed.open_since.is_some_and(|open_since| pack.modified_at >= open_since);
-    let goes = |(pack, listed): &(&Pack, &ListedPack)| {
-        !observed.named.has_pack(pack.0, pack.1)
-            && match needed.get(pack) {
-                Some(is_needed) => !is_needed && !of_open.contains(pack),
-                None => !may_be_of_open(listed),
-            }
-    };
-    let mut packs: Vec<Pack> = observed.listed.iter().filter(goes).map(|(pack, _)| *pack).collect();
-    packs.sort_unstable();
+/// others would store it again. So is a pack that would be paid for all the same: somebody may need it yet. `emptied` are
+/// packs whose needed chunks have been found, or put, elsewhere.
+pub(super) fn plan_deletion(observed: &Observed<'_>, marked: &[MarkedPack], emptied: &HashSet<Pack>) -> Doomed {
+    let mut packs = removable_packs(observed, marked, emptied);
+    packs.retain(|pack| !observed.paid_for.contains(pack));
     packs.truncate(PLAN_LIMIT_OBJECTS);
     let mut doomed = Doomed::default();
     for (class, id) in packs {
@@ -65,6 +56,25 @@ pub(super) fn plan_deletion(observed: &Observed<'_>, marked: &[MarkedPack]) -> D
     let manifests = observed.manifests.iter().filter(|id| !observed.named.has_manifest(id));
     doomed.manifests = manifests.take(room).copied().collect();
     doomed
+}
+
+/// The packs of which nothing is needed, whether they are paid for or not; in order.
+pub(super) fn removable_packs(observed: &Observed<'_>, marked: &[MarkedPack], emptied: &HashSet<Pack>) -> Vec<Pack> {
+    let needed = needed_packs(marked);
+    let is_of_open = |marked: &&MarkedPack| observed.open.contains(&marked.segment.session);
+    let of_open: HashSet<Pack> = marked.iter().filter(is_of_open).map(|it| (it.pack.class, it.pack.id)).collect();
+    let may_be_of_open =
+        |pack: &ListedPack| observed.open_since.is_some_and(|open_since| pack.modified_at >= open_since);
+    let goes = |(pack, listed): &(&Pack, &ListedPack)| {
+        !observed.named.has_pack(pack.0, pack.1)
+            && match needed.get(pack) {
+                Some(is_needed) => (!is_needed || emptied.contains(*pack)) && !of_open.contains(pack),
+                None => !may_be_of_open(listed),
+            }
+    };
+    let mut packs: Vec<Pack> = observed.listed.iter().filter(goes).map(|(pack, _)| *pack).collect();
+    packs.sort_unstable();
+    packs
 }
 
 /// What is left of a plan when it has been found out what is needed.
@@ -90,7 +100,8 @@ pub(super) fn strike_needed(planned: &Doomed, observed: &Observed<'_>, marked: &
 fn needed_packs(marked: &[MarkedPack]) -> HashMap<Pack, bool> {
     let mut needed = HashMap::new();
     for marked in marked.iter().filter(|marked| marked.fate != Fate::DoesNotCount) {
-        *needed.entry((marked.pack.class, marked.pack.id)).or_default() |= marked.needed.chunks > 0;
+        let is_needed = marked.needed.chunks > 0 || marked.duplicate.chunks > 0;
+        *needed.entry((marked.pack.class, marked.pack.id)).or_default() |= is_needed;
     }
     needed
 }

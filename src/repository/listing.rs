@@ -16,7 +16,7 @@ use crate::repository::cache::RecordCache;
 use crate::repository::plans::{self, Named};
 use crate::repository::session::{READS_AT_ONCE, list_sessions, read_outcome};
 use crate::repository::{Damage, Repository, layout};
-use crate::store::{Key, ObjectInfo, list_all};
+use crate::store::{Key, ObjectInfo, StorageClassName, list_all};
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,14 @@ pub(crate) struct Listing {
 }
 
 /// A pack as it was listed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ListedPack {
     /// Its length.
     pub(crate) size_bytes: u64,
     /// When it was stored, by the store's clock.
     pub(crate) modified_at: Timestamp,
+    /// Its storage class, where the store has any.
+    pub(crate) storage_class: Option<StorageClassName>,
 }
 
 impl Listing {
@@ -106,8 +108,9 @@ async fn list_packs_and_times(repository: &Repository) -> anyhow::Result<HashMap
     let list = |class| list_all(repository.store().as_ref(), layout::packs(class));
     let (data, meta) = tokio::try_join!(list(PackClass::Data), list(PackClass::Meta))?;
     let listed = |object: ObjectInfo| {
-        let listed = ListedPack { size_bytes: object.size_bytes, modified_at: object.modified_at };
-        Some((layout::parse_pack_key(&object.key)?, listed))
+        let pack = layout::parse_pack_key(&object.key)?;
+        let ObjectInfo { size_bytes, modified_at, storage_class, .. } = object;
+        Some((pack, ListedPack { size_bytes, modified_at, storage_class }))
     };
     Ok(data.into_iter().chain(meta).filter_map(listed).collect())
 }

@@ -17,6 +17,7 @@ use crate::pack::format::{
 };
 use crate::repository::index::find_footer;
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
+use crate::store::StoreErrorKind;
 
 /// The end of a pack that is read first; footers mostly fit.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -80,6 +81,19 @@ pub async fn read_pack_footer(repository: &Repository, class: PackClass, id: Pac
     twice_if_damaged(|| read_footer_once(repository, class, id)).await
 }
 
+/// Whether a pack is there.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn is_there(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<bool> {
+    match repository.store().head(&layout::pack_key(class, &id)).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn read_footer_once(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackFooter> {
     let key = layout::pack_key(class, &id);
     let store = repository.store();
@@ -88,7 +102,44 @@ async fn read_footer_once(repository: &Repository, class: PackClass, id: PackId)
         let reason = format!("it has {size} bytes, which no pack has");
         return Err(Damage { object: format!("{}/{key}", store.url()), reason }.into());
     }
-    let tail_start = size.saturating_sub(TAIL_BYTES);
+    Ok(read_end_once(repository, class, id, size, TAIL_BYTES).await?.footer)
+}
+
+/// The end of a pack, with the footer in it.
+#[derive(Debug)]
+pub(crate) struct PackEnd {
+    /// The footer.
+    pub(crate) footer: PackFooter,
+    /// The pack's last bytes.
+    pub(crate) bytes: Bytes,
+    /// Where these begin.
+    pub(crate) start: u64,
+}
+
+/// Reads the last bytes of a pack of known length, and the footer if that begins before them.
+///
+/// # Errors
+///
+/// As for [`read_pack_footer`].
+pub(crate) async fn read_pack_end(
+    repository: &Repository,
+    class: PackClass,
+    id: PackId,
+    size_bytes: u64,
+    end_bytes: u64,
+) -> anyhow::Result<PackEnd> {
+    twice_if_damaged(|| read_end_once(repository, class, id, size_bytes, end_bytes)).await
+}
+
+async fn read_end_once(
+    repository: &Repository,
+    class: PackClass,
+    id: PackId,
+    size: u64,
+    end_bytes: u64,
+) -> anyhow::Result<PackEnd> {
+    let (key, store) = (layout::pack_key(class, &id), repository.store());
+    let tail_start = size.saturating_sub(end_bytes);
     let tail = store.get_range(&key, tail_start..size).await.map_err(|error| repository.needed(error))?;
     let fault = |error: FormatError| repository.fault(&key, &error);
     let place = read_trailer(size, &tail).map_err(fault)?;
@@ -98,7 +149,10 @@ async fn read_footer_once(repository: &Repository, class: PackClass, id: PackId)
         store.get_range(&key, place.range.clone()).await.map_err(|error| repository.needed(error))?
     };
     let footer = read_footer(&place, &frame).map_err(fault)?;
-    if footer.class == class { Ok(footer) } else { Err(fault(FormatError::invalid("it is a pack of the other class"))) }
+    if footer.class != class {
+        return Err(fault(FormatError::invalid("it is a pack of the other class")));
+    }
+    Ok(PackEnd { footer, bytes: tail, start: tail_start })
 }
 
 /// Reads neighbouring frames of a pack in one request; in a second one if they turn out damaged.
@@ -114,9 +168,33 @@ pub async fn read_frames(
     footer: &Arc<PackFooter>,
     frames: Range<usize>,
 ) -> anyhow::Result<Vec<OpenFrame>> {
+    let stored = read_stored_frames(repository, id, footer, frames).await?;
+    Ok(stored.into_iter().map(|frame| frame.open).collect())
+}
+
+/// A frame whose plaintext is there, and its bytes as they are stored.
+#[derive(Debug)]
+pub(crate) struct StoredFrame {
+    /// As it is stored.
+    pub(crate) bytes: Bytes,
+    /// Its plaintext.
+    pub(crate) open: OpenFrame,
+}
+
+/// As [`read_frames`]; gives also the bytes of the frames.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) async fn read_stored_frames(
+    repository: &Repository,
+    id: PackId,
+    footer: &Arc<PackFooter>,
+    frames: Range<usize>,
+) -> anyhow::Result<Vec<StoredFrame>> {
     let read = || read_frames_once(repository, id, footer, frames.clone());
     let opened = twice_if_damaged(read).await?;
-    if opened.iter().all(|frame| frame.is_whole) { Ok(opened) } else { read().await }
+    if opened.iter().all(|frame| frame.open.is_whole) { Ok(opened) } else { read().await }
 }
 
 async fn read_frames_once(
@@ -124,19 +202,29 @@ async fn read_frames_once(
     id: PackId,
     footer: &Arc<PackFooter>,
     frames: Range<usize>,
-) -> anyhow::Result<Vec<OpenFrame>> {
+) -> anyhow::Result<Vec<StoredFrame>> {
     let key = layout::pack_key(footer.class, &id);
     let range = footer.frames[frames.start].range.start..footer.frames[frames.end - 1].range.end;
     let bytes = repository.store().get_range(&key, range.clone()).await.map_err(|error| repository.needed(error))?;
+    let opened = open_frames(bytes, range.start, footer, frames).await;
+    opened.map_err(|error| repository.fault(&key, &error))
+}
+
+/// Opens frames of a pack whose bytes from `start` on are at hand.
+pub(crate) async fn open_frames(
+    bytes: Bytes,
+    start: u64,
+    footer: &Arc<PackFooter>,
+    frames: Range<usize>,
+) -> Result<Vec<StoredFrame>, FormatError> {
     let footer = Arc::clone(footer);
-    let opened = compute(move || {
-        let open = |number: usize| {
-            let frame = &footer.frames[number];
-            OpenFrame::open(&bytes[local(&frame.range, range.start)], &footer.chunks[frame.chunks.clone()])
-        };
-        frames.into_par_iter().map(open).collect::<Result<Vec<_>, _>>()
-    });
-    opened.await.map_err(|error| repository.fault(&key, &error))
+    let open = move |number: usize| {
+        let frame = &footer.frames[number];
+        let stored = bytes.slice(local(&frame.range, start));
+        let open = OpenFrame::open(&stored, &footer.chunks[frame.chunks.clone()])?;
+        Ok(StoredFrame { bytes: stored, open })
+    };
+    compute(move || frames.into_par_iter().map(open).collect()).await
 }
 
 /// What reading all of a pack has shown.

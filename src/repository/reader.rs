@@ -9,7 +9,7 @@ use crate::id::{ChunkId, PackId};
 use crate::local_index::Location;
 use crate::pack::format::{ChunkEntry, FrameEntry, PackClass, PackFooter};
 use crate::repository::index::{ChunkIndex, find_footer};
-use crate::repository::packs::{OpenFrame, read_frames, read_pack_footer};
+use crate::repository::packs::{OpenFrame, is_there, read_frames, read_pack_footer};
 use crate::repository::recent::Recent;
 use crate::repository::{Damage, Repository, layout};
 use crate::tree::node::Hint;
@@ -100,6 +100,10 @@ impl<'a> ChunkReader<'a> {
             Err(error) if error.downcast_ref::<Damage>().is_some() => error,
             read => return read,
         };
+        // What the index says of one that is gone helps nobody.
+        if !is_there(self.repository, class, pack).await? {
+            return Err(damage);
+        }
         find_footer(self.repository, class, pack).await?.ok_or(damage)
     }
 

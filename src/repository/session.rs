@@ -111,10 +111,7 @@ impl WriteSession {
     /// If the store fails.
     pub async fn put_pack(&self, pack: FinishedPack) -> anyhow::Result<()> {
         let class = pack.record.footer.class;
-        let tier = match class {
-            PackClass::Data if pack.record.stored_bytes >= LEAST_DATA_TIER_BYTES => Tier::Data,
-            _ => Tier::Metadata,
-        };
+        let tier = if is_data_tier(class, pack.record.stored_bytes) { Tier::Data } else { Tier::Metadata };
         self.put(&layout::pack_key(class, &pack.record.id), pack.bytes, tier).await?;
         Ok(())
     }
@@ -225,6 +222,12 @@ impl WriteSession {
         self.stored_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Whether a pack goes to the storage class for file data.
+#[must_use]
+pub(crate) fn is_data_tier(class: PackClass, stored_bytes: u64) -> bool {
+    class == PackClass::Data && stored_bytes >= LEAST_DATA_TIER_BYTES
 }
 
 fn is_transient(error: &anyhow::Error) -> bool {

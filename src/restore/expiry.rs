@@ -7,6 +7,7 @@ use anyhow::Context;
 use tokio::sync::Mutex;
 
 use crate::id::PackId;
+use crate::pack::format::PackClass;
 use crate::records::manifest::Manifest;
 use crate::restore::locate::Locator;
 use crate::restore::thaw::{ThawOptions, thaw_packs};
@@ -110,7 +111,10 @@ impl<'a> Expiry<'a> {
                 to_skip -= 1;
                 continue;
             }
-            needed.extend(entry.hint.map(|hint| hint.pack));
+            let Some(hint) = entry.hint else { continue };
+            let is_gone = self.locator.is_gone(PackClass::Data, hint.pack);
+            let moved = if is_gone { self.locator.moved_to(&entry.id).await? } else { None };
+            needed.insert(moved.unwrap_or(hint).pack);
         }
         Ok(needed)
     }

@@ -66,8 +66,8 @@ pub(crate) async fn send_data(
     let entries = Some((Entries::new(locator, tree)?, Window::default()));
     let windows = stream::unfold(entries, |state| next_window(state, options));
     let fetched = windows.map(|window| async move {
-        let window = window?;
-        let frames = fetch_window(locator, &window, options, Some(expiry)).await?;
+        let mut window = window?;
+        let frames = fetch_window(locator, &mut window, options, Some(expiry)).await?;
         anyhow::Ok((window, frames))
     });
     let fetched = fetched.buffered(options.windows_ahead);
@@ -142,16 +142,53 @@ async fn next_window<'a>(
 
 pub(crate) type Frames = HashMap<Hint, Arc<OpenFrame>>;
 
-/// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one.
+/// Reads the frames of a window. One that is damaged is left out: its chunks are looked for one by one. Those whose pack is
+/// gone are read where they are now; the window's entries say so then.
 pub(crate) async fn fetch_window(
     locator: &Locator,
-    window: &Window,
+    window: &mut Window,
+    options: &RestoreOptions,
+    expiry: Option<&Expiry<'_>>,
+) -> anyhow::Result<Frames> {
+    let mut frames = fetch_frames(locator, &window.frames, options, expiry).await?;
+    let moved = follow_moved(locator, window, options).await?;
+    if !moved.is_empty() {
+        frames.extend(fetch_frames(locator, &moved, options, expiry).await?);
+    }
+    Ok(frames)
+}
+
+/// Has entries whose pack is gone name the place where their chunk is now; gives the frames of these, as many as a window may
+/// have.
+async fn follow_moved(
+    locator: &Locator,
+    window: &mut Window,
+    options: &RestoreOptions,
+) -> anyhow::Result<BTreeSet<(PackId, u32)>> {
+    let mut moved = BTreeSet::new();
+    for entry in &mut window.entries {
+        if entry.hint.is_some_and(|hint| locator.is_gone(PackClass::Data, hint.pack))
+            && let Some(hint) = locator.moved_to(&entry.id).await?
+        {
+            entry.hint = Some(hint);
+            if moved.len() < options.window_frames {
+                moved.insert((hint.pack, hint.frame));
+            }
+        }
+    }
+    Ok(moved)
+}
+
+/// Reads frames side by side, neighbours in one request.
+async fn fetch_frames(
+    locator: &Locator,
+    wanted: &BTreeSet<(PackId, u32)>,
     options: &RestoreOptions,
     expiry: Option<&Expiry<'_>>,
 ) -> anyhow::Result<Frames> {
     let mut frames = Frames::new();
     let mut runs: Vec<(PackId, Range<u64>)> = Vec::new();
-    for (pack, frame) in window.frames.iter().copied() {
+    for (pack, frame) in wanted.iter().copied() {
         let hint = Hint { pack, frame };
         if let Some(open) = locator.recent_frame(&hint) {
             frames.insert(hint, open);

@@ -1,8 +1,8 @@
 //! Finds chunks: by the hints of the recipe, and where these fail by the index.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -16,12 +16,12 @@ use crate::pack::format::{ChunkEntry, FrameEntry, PackClass, PackFooter};
 use crate::records::manifest::Manifest;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{ChunkIndex, find_footer};
-use crate::repository::packs::{OpenFrame, read_frames, read_pack_footer};
+use crate::repository::packs::{OpenFrame, is_there, read_frames, read_pack_footer};
 use crate::repository::recent::Recent;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout, plans};
 use crate::restore::RestoreOptions;
-use crate::store::Key;
+use crate::store::{Key, list_all};
 use crate::tree::node::Hint;
 
 /// Bytes of footers that are kept: some tens of kilobytes each.
@@ -40,6 +40,8 @@ pub(crate) struct Locator {
     unreadable_meta: Option<Damage>,
     footers: Arc<Mutex<Recent<(PackClass, PackId), Arc<PackFooter>>>>,
     frames: Arc<Mutex<Recent<Hint, Arc<OpenFrame>>>>,
+    /// Packs that are not there: a prune may have put what was needed of them into others.
+    gone: Arc<Mutex<HashSet<(PackClass, PackId)>>>,
     /// The index, made when a hint fails for the first time, and again when prunes have gone on since.
     index: Arc<AsyncMutex<Option<Arc<ScratchIndex>>>>,
 }
@@ -65,24 +67,27 @@ impl Locator {
             unreadable_meta: None,
             footers: Arc::new(Mutex::new(Recent::new(FOOTERS_KEPT_BYTES))),
             frames: Arc::new(Mutex::new(Recent::new(options.frame_cache_bytes))),
+            gone: Arc::default(),
             index: Arc::default(),
         }
     }
 
     /// The same for a backup, with all that has been read lately.
     pub(crate) async fn turned_to(&self, manifest: &Manifest) -> anyhow::Result<Self> {
-        let (meta, unreadable_meta) = self.locate_meta(&manifest.meta_packs).await?;
-        Ok(Self {
+        let mut turned = Self {
             repository: self.repository.clone(),
             monitor: Arc::clone(&self.monitor),
             scratch_directory: self.scratch_directory.clone(),
             requests_in_flight: self.requests_in_flight,
-            meta,
-            unreadable_meta,
+            meta: HashMap::new(),
+            unreadable_meta: None,
             footers: Arc::clone(&self.footers),
             frames: Arc::clone(&self.frames),
+            gone: Arc::clone(&self.gone),
             index: Arc::clone(&self.index),
-        })
+        };
+        (turned.meta, turned.unreadable_meta) = turned.locate_meta(&manifest.meta_packs).await?;
+        Ok(turned)
     }
 
     pub(crate) fn repository(&self) -> &Repository {
@@ -177,6 +182,9 @@ impl Locator {
     }
 
     pub(crate) async fn footer(&self, class: PackClass, pack: PackId) -> anyhow::Result<Arc<PackFooter>> {
+        if self.is_gone(class, pack) {
+            return Err(Damage { object: self.object(class, &pack), reason: "it is not there".to_owned() }.into());
+        }
         let recent = self.footers.lock().unwrap_or_else(PoisonError::into_inner).get(&(class, pack));
         if let Some(footer) = recent {
             return Ok(footer);
@@ -194,6 +202,10 @@ impl Locator {
             Err(error) if error.downcast_ref::<Damage>().is_some() => error,
             read => return read,
         };
+        if !is_there(&self.repository, class, pack).await? {
+            self.gone().insert((class, pack));
+            return Err(damage);
+        }
         match find_footer(&self.repository, class, pack).await {
             Ok(Some(footer)) => Ok(footer),
             Ok(None) => Err(damage),
@@ -202,6 +214,39 @@ impl Locator {
                 Err(damage)
             }
         }
+    }
+
+    fn gone(&self) -> MutexGuard<'_, HashSet<(PackClass, PackId)>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a pack has turned out not to be there.
+    pub(crate) fn is_gone(&self, class: PackClass, pack: PackId) -> bool {
+        self.gone().contains(&(class, pack))
+    }
+
+    /// Finds out which of some packs of file data are not there; says whether there are any. Costs a listing of all.
+    pub(crate) async fn look_for(&self, packs: &HashSet<PackId>) -> anyhow::Result<bool> {
+        let listed = list_all(self.repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
+        let listed: HashSet<PackId> =
+            listed.iter().filter_map(|object| layout::parse_pack_key(&object.key)).map(|(_, pack)| pack).collect();
+        self.gone().extend(packs.difference(&listed).map(|pack| (PackClass::Data, *pack)));
+        Ok(!packs.is_subset(&listed))
+    }
+
+    /// Where a chunk of file data is whose pack is gone, by the index; none if that does not know, or cannot be made.
+    pub(crate) async fn moved_to(&self, id: &ChunkId) -> anyhow::Result<Option<Hint>> {
+        let index = match self.index().await {
+            Ok(index) => index,
+            Err(error) => {
+                self.monitor.warn(&format!("other places of a chunk cannot be looked up: {error:#}"));
+                return Ok(None);
+            }
+        };
+        let places = index.chunks.find_all(id)?;
+        let is_usable =
+            |place: &&Location| place.class == PackClass::Data && !self.is_gone(PackClass::Data, place.pack);
+        Ok(places.iter().find(is_usable).map(hint_of))
     }
 
     /// Looks a chunk up in the index, and tries all places but the one that has failed.

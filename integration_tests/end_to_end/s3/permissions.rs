@@ -184,13 +184,23 @@ fn a_copy_is_made_by_who_may_read_here_and_write_there() {
 #[test]
 fn a_pruner_needs_what_its_policy_allows_and_no_more() {
     let server = S3Server::start_in_thread();
-    let tool = tool_on(&server, "");
-    Input::random(&tool, 5 << 20, 1).back_up(&tool).assert_code(0);
-    Input::random(&tool, 100_000, 2).back_up(&tool).assert_code(0);
+    let tool = Tool::in_bucket(&format!("s3://{BUCKET}/{PREFIX}"), &access(server.endpoint()));
+    tool.configure("[s3]\npart_size = \"5 MiB\"\n[packing]\npack_target = \"8 MiB\"\ncompression_level = 1\n");
+    tool.run(["init"]).assert_code(0);
+    let gone = Input::random(&tool, 24 << 20, 1);
+    gone.back_up(&tool).assert_code(0);
+    let kept = Input::of(&tool, "kept", gone.bytes[4 << 20..20 << 20].to_vec());
+    kept.back_up(&tool).assert_code(0);
     let all = tool.list();
     server.take_requests();
     tool.run(["forget", &all[0].id]).assert_code(0);
-    tool.run(["prune", "--grace", "0s"]).assert_code(0);
+    // Packs are rewritten, and uploads that fail for good are taken back.
+    let prune = ["prune", "--grace", "0s", "--max-unused", "0"];
+    server.set_oddities(|oddities| oddities.refused_parts = 1);
+    tool.run(prune).assert_code(1);
+    server.set_oddities(|oddities| oddities.refused_parts = 0);
+    tool.run(prune).assert_code(0);
     assert_eq!(server.keys().iter().filter(|key| key.contains("/manifests/")).count(), 1);
     assert_equal("pruner", &server.take_requests());
+    kept.assert_restored(&tool);
 }

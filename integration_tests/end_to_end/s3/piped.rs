@@ -44,8 +44,12 @@ pub(crate) struct Input {
 impl Input {
     /// Incompressible bytes, others for each seed.
     pub(crate) fn random(tool: &Tool, bytes: usize, seed: u64) -> Self {
-        let path = tool.folder().join(format!("input-{seed}"));
-        let bytes = random_bytes(bytes, seed);
+        Self::of(tool, &format!("input-{seed}"), random_bytes(bytes, seed))
+    }
+
+    /// These bytes, in a file of this name.
+    pub(crate) fn of(tool: &Tool, name: &str, bytes: Vec<u8>) -> Self {
+        let path = tool.folder().join(name);
         fs::write(&path, &bytes).unwrap();
         Self { path, bytes }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::forget::forget;
 use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::prune::MaxUnused;
 use btrfs_to_s3::repository::{Repository, layout};
 use btrfs_to_s3::store::{Key, ObjectStore, Store};
 
@@ -89,6 +90,7 @@ impl Schedule {
                     | Event::KilledAtThePlan
                     | Event::KilledAtTheFinalList
                     | Event::KilledWhileDeleting
+                    | Event::KilledRepack
             );
             let (requests, accidents) = if matters { (150, 5) } else { (400, 1) };
             let is_slow = run.has(Mark::LeftBehind);
@@ -149,8 +151,8 @@ impl Schedule {
             Action::Forget(id) => self.forget(id).await,
             Action::Unforget(host) => self.begin_unforget(host),
             Action::Prune(host) => {
-                let grace = self.grace;
-                self.begin(host, Kind::Prune, |client| Task::new(client.prune(grace)));
+                let (grace, max_unused) = (self.grace, self.max_unused());
+                self.begin(host, Kind::Prune, |client| Task::new(client.prune(grace, max_unused)));
             }
             Action::LosePack => self.lose_pack().await,
         }
@@ -206,6 +208,14 @@ impl Schedule {
             incremental: self.dice.per_mille(500),
         };
         self.begin(host, Kind::Backup, |client| Task::new(client.back_up(plan)));
+    }
+
+    /// How far the next prune goes.
+    fn max_unused(&mut self) -> MaxUnused {
+        if self.is_winding_up {
+            return MaxUnused::Bytes(0);
+        }
+        self.dice.pick(&[MaxUnused::Bytes(0), MaxUnused::Bytes(0), MaxUnused::Share(50_000), MaxUnused::Unlimited])
     }
 
     fn begin_restore(&mut self, host: usize) {
@@ -299,6 +309,7 @@ impl Schedule {
                 () if puts_at("/plan") => Event::KilledAtThePlan,
                 () if puts_at("/final") => Event::KilledAtTheFinalList,
                 () if self.shared.board.deletes(run) => Event::KilledWhileDeleting,
+                () if puts_at("data/") || puts_at("meta/") || puts_at(layout::SEGMENTS) => Event::KilledRepack,
                 () => Event::KilledPrune,
             }
         } else if puts_at("/end") && self.has_manifest(run) {

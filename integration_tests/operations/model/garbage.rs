@@ -97,6 +97,16 @@ pub(crate) async fn check_no_garbage(memory: &MemoryStore, protected: &BTreeSet<
             }
         }
     }
+    // No pack is partly unused: what was needed of it has been put elsewhere.
+    if let Some(unused) = contents.chunks.keys().find(|chunk| !needed.contains(chunk)) {
+        return garbage(format!("chunk {unused:?} in {:?}", contents.chunks[unused].1));
+    }
+    if let Some((chunk, (_, packs))) = contents.chunks.iter().find(|(_, (_, packs))| packs.len() > 1) {
+        return garbage(format!("chunk {chunk:?} in more than one pack: {packs:?}"));
+    }
+    if let Some((pack, of)) = contents.copies.iter().find(|(_, of)| !contents.packs.contains(of)) {
+        return garbage(format!("copy of the footer of {of} in {pack}"));
+    }
     let mut in_use: BTreeSet<PackId> = needed.iter().flat_map(|chunk| contents.chunks[chunk].1.clone()).collect();
     let copies_of_used = contents.copies.iter().filter(|(_, of)| contents.packs.contains(of)).map(|(pack, _)| *pack);
     in_use.extend(copies_of_used);

@@ -79,7 +79,7 @@ impl Schedule {
             }
             Report::Prune(Err(error)) => {
                 self.events.count(Event::PruneFailed);
-                judge_failure(run, self.truth.packs_lost > 0, error)
+                judge_failure(run, self.truth.packs_lost > 0 || self.was_ended_by_others(run), error)
             }
         }
     }
@@ -88,6 +88,7 @@ impl Schedule {
         let is_done = report.waits_for.is_empty();
         self.events.count(if is_done { Event::Pruned } else { Event::PruneWaits });
         for (event, happened) in [
+            (Event::PruneRepacked, report.repacked.all_packs().objects > 0),
             (Event::PrunesOverlapped, run.has(Mark::Overlaps)),
             (Event::PlanTakenUp, run.has(Mark::MetPlan)),
             (Event::SuspendedPruneEnded, run.has(Mark::WasSuspended)),

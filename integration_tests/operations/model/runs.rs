@@ -14,7 +14,7 @@ use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::forget::unforget;
 use btrfs_to_s3::id::{ManifestId, Randomness};
 use btrfs_to_s3::monitor::Monitor;
-use btrfs_to_s3::prune::{PruneOptions, PruneReport, Voiding, prune};
+use btrfs_to_s3::prune::{MaxUnused, PruneOptions, PruneReport, RepackOptions, Voiding, prune};
 use btrfs_to_s3::records::manifest::Parent;
 use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::cache::RecordCache;
@@ -271,6 +271,19 @@ fn tiny_options() -> BackupOptions {
     }
 }
 
+fn tiny_repack(max_unused: MaxUnused) -> RepackOptions {
+    let BackupOptions { frame_target_bytes, pack_target_bytes, compression_level, uploads_in_flight, .. } =
+        tiny_options();
+    RepackOptions {
+        max_unused,
+        frame_target_bytes,
+        pack_target_bytes,
+        compression_level,
+        uploads_in_flight,
+        ..RepackOptions::default()
+    }
+}
+
 impl Client {
     pub(crate) fn new(
         shared: &Shared,
@@ -365,8 +378,8 @@ impl Client {
         Report::Unforget(id, Box::new(published))
     }
 
-    pub(crate) async fn prune(self, grace: SignedDuration) -> Report {
-        let options = PruneOptions { grace, voiding: Voiding::IfSafe, dry_run: false };
+    pub(crate) async fn prune(self, grace: SignedDuration, max_unused: MaxUnused) -> Report {
+        let options = PruneOptions { grace, voiding: Voiding::IfSafe, dry_run: false, repack: tiny_repack(max_unused) };
         let pruned = match self.open().await {
             Ok(repository) => prune(&repository, &self.host, &options, &self.monitor()).await,
             Err(error) => Err(error),

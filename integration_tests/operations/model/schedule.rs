@@ -52,6 +52,8 @@ pub(crate) struct Schedule {
     pub(crate) begun: usize,
     /// Runs that are still to begin.
     pub(crate) to_begin: usize,
+    /// Nothing else goes on any more.
+    pub(crate) is_winding_up: bool,
     /// Something that a listing shows has changed.
     pub(crate) listing_changed: bool,
     _folder: TempDir,
@@ -105,6 +107,7 @@ impl Schedule {
             events: Events::default(),
             trace: vec![format!("{roughness:?}")],
             begun: 0,
+            is_winding_up: false,
             listing_changed: false,
             _folder: folder,
         }
@@ -176,6 +179,7 @@ impl Schedule {
     /// Forgets some backups, and deletes what nothing needs then: in one run, as nothing else goes on.
     async fn prune_at_last(&mut self) -> Checked {
         self.grace = SignedDuration::ZERO;
+        self.is_winding_up = true;
         for id in self.truth.counting_ids() {
             if self.dice.per_mille(400) {
                 self.step(Action::Forget(id)).await?;

@@ -34,11 +34,13 @@ struct Scene {
     open: HashSet<SessionId>,
     open_since: Option<Timestamp>,
     named: Named,
+    paid_for: HashSet<Pack>,
+    emptied: HashSet<Pack>,
 }
 
 impl Scene {
     fn with_pack(mut self, number: u8) -> Self {
-        let listed = ListedPack { size_bytes: 1, modified_at: at(i64::from(number)) };
+        let listed = ListedPack { size_bytes: 1, modified_at: at(i64::from(number)), storage_class: None };
         self.listed.insert((DATA, pack(number)), listed);
         self
     }
@@ -52,7 +54,14 @@ impl Scene {
             let is_there = self.listed.contains_key(&(DATA, pack.id));
             let fate = if is_there { Fate::Stays } else { Fate::DoesNotCount };
             let needed = Use { chunks: *chunks, bytes: u64::from(*chunks) };
-            self.marked.push(MarkedPack { segment: indexed, pack, fate, needed });
+            self.marked.push(MarkedPack {
+                segment: indexed,
+                pack,
+                fate,
+                stored_at: None,
+                needed,
+                duplicate: Use::default(),
+            });
         }
         self
     }
@@ -66,11 +75,12 @@ impl Scene {
             open: &self.open,
             open_since: self.open_since,
             named: &self.named,
+            paid_for: &self.paid_for,
         }
     }
 
     fn plan(&self) -> Doomed {
-        plan_deletion(&self.observed(), &self.marked)
+        plan_deletion(&self.observed(), &self.marked, &self.emptied)
     }
 
     fn strike(&self, planned: &Doomed) -> Doomed {
@@ -147,4 +157,31 @@ fn what_has_turned_out_to_be_needed_is_struck() {
     assert_eq!(left.data_packs, [pack(2), pack(3)]);
     assert_eq!(left.segments, [segment(2)], "one names a pack that stays, one is neither listed nor void");
     assert_eq!(left.manifests, [session(4).into()]);
+}
+
+#[test]
+fn what_has_been_copied_out_of_a_pack_is_not_needed_of_it() {
+    let mut scene = Scene::default().with_pack(1).with_pack(2).with_segment(1, &[(1, 3), (2, 3)]);
+    scene.emptied.insert((DATA, pack(1)));
+    let planned = scene.plan();
+    assert_eq!((planned.data_packs, planned.segments), (vec![pack(1)], vec![]));
+}
+
+/// That its chunks are in another one as well, only the index says.
+#[test]
+fn a_pack_whose_chunks_are_kept_elsewhere_stays_until_that_has_been_seen() {
+    let mut scene = Scene::default().with_pack(1).with_pack(2).with_segment(1, &[(1, 0), (2, 4)]);
+    scene.marked[0].duplicate = Use { chunks: 4, bytes: 4 };
+    assert_eq!(scene.plan().data_packs, []);
+    scene.emptied.insert((DATA, pack(1)));
+    assert_eq!(scene.plan().data_packs, [pack(1)]);
+}
+
+#[test]
+fn a_pack_that_is_paid_for_stays_and_so_does_its_segment() {
+    let mut scene = Scene::default().with_pack(1).with_pack(2).with_segment(1, &[(1, 0)]).with_segment(2, &[(2, 0)]);
+    scene.paid_for.insert((DATA, pack(2)));
+    let planned = scene.plan();
+    assert_eq!((planned.data_packs, planned.segments), (vec![pack(1)], vec![segment(1)]));
+    assert_eq!(removable_packs(&scene.observed(), &scene.marked, &scene.emptied).len(), 2);
 }

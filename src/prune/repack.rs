@@ -1,0 +1,293 @@
+//! Rewrites packs of which little is needed, so that they can be deleted, and merges small ones.
+//!
+//! `docs/ordering.md`, "Repack". In a session of its own, which has ended before the plan is put that names the old packs.
+
+mod choose;
+mod copy;
+mod elsewhere;
+mod store;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, ensure};
+use jiff::Timestamp;
+
+use crate::backup::{Host, send_beats};
+use crate::id::PackId;
+use crate::monitor::Monitor;
+use crate::pack::format::PackClass;
+use crate::prune::limits::{MaxUnused, RepackOptions};
+use crate::prune::mark::{Fate, MarkedPack, Marking};
+use crate::prune::plan::{Observed, Pack, plan_deletion};
+use crate::prune::report::{Kept, Repacked};
+use crate::records::session::Outcome;
+use crate::repository::Repository;
+use crate::repository::session::{WriteSession, is_data_tier};
+use choose::{Candidates, Choice, Limits, PackUse, choose_packs, small_below_bytes};
+use copy::{Left, Part, copy_packs};
+use store::{PackStore, pack_target_bytes};
+
+/// What the session of a repack is for.
+const REPACK: &str = "repack";
+
+/// A repack, and what it works with.
+pub(super) struct Repacking<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) host: &'a Host,
+    pub(super) options: &'a RepackOptions,
+    pub(super) monitor: &'a Arc<dyn Monitor>,
+    /// By the store's clock.
+    pub(super) now: Timestamp,
+    /// Whether it is only found out what would be rewritten.
+    pub(super) dry_run: bool,
+}
+
+/// What a repack has done.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Done {
+    /// Packs whose needed chunks are all in others now, or would be.
+    pub(super) emptied: HashSet<Pack>,
+    pub(super) repacked: Repacked,
+    pub(super) kept: Kept,
+    /// Packs of metadata of which it is known which copies of footers are needed.
+    pub(super) looked_at: HashSet<PackId>,
+}
+
+/// A repack that is under way.
+struct Run<'a, 'm> {
+    repacking: &'a Repacking<'a>,
+    marking: &'a mut Marking<'m>,
+    observed: &'a Observed<'a>,
+    /// The plaintext in each pack, by its number.
+    plaintext_bytes: Vec<u64>,
+    /// The session, when there is something to rewrite.
+    store: Option<PackStore>,
+    done: Done,
+}
+
+impl Repacking<'_> {
+    /// Rewrites what pays. When this returns, what was copied counts.
+    ///
+    /// # Errors
+    ///
+    /// If the store or the local disk fails. That a pack is damaged is a problem, and it stays as it is.
+    pub(super) async fn run(&self, marking: &mut Marking<'_>, observed: &Observed<'_>) -> anyhow::Result<Done> {
+        if self.options.max_unused == MaxUnused::Unlimited {
+            return Ok(Done::default());
+        }
+        let (plaintext_bytes, done) = (marking.plaintext_bytes()?, Done::default());
+        let mut run = Run { repacking: self, marking, observed, plaintext_bytes, store: None, done };
+        let rewritten = run.rewrite().await;
+        let Run { store, mut done, .. } = run;
+        let Some(mut store) = store else { return rewritten.map(|()| done) };
+        let ended = match rewritten {
+            Ok(()) => end(&mut store, &mut done.repacked).await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => Ok(done),
+            Err(error) => {
+                give_up(&store.session()).await;
+                // Damage that is met only now is no reason to mark once more.
+                Err(anyhow!("rewriting packs: {error:#}"))
+            }
+        }
+    }
+
+    fn limits(&self, class: PackClass, unused_bytes: u64, rewritten_bytes: u64) -> Limits {
+        Limits {
+            unused_bytes,
+            rewritten_bytes: self.options.max_repack_bytes.unwrap_or(u64::MAX).saturating_sub(rewritten_bytes),
+            small_below_bytes: small_below_bytes(pack_target_bytes(class, self.options)),
+        }
+    }
+
+    async fn begin(&self) -> anyhow::Result<PackStore> {
+        let session = WriteSession::start(self.repository.clone(), self.host.session(REPACK, "")).await?;
+        Ok(PackStore::new(Arc::new(session), self.options))
+    }
+}
+
+/// Stores what is left and ends the session, so that it counts.
+async fn end(store: &mut PackStore, report: &mut Repacked) -> anyhow::Result<()> {
+    store.finish(report).await?;
+    let end = store.session().abandon().await?;
+    let session = store.session().id();
+    ensure!(end.outcome != Outcome::Void, "session {session} was given up by another prune: nothing is replaced");
+    Ok(())
+}
+
+impl Run<'_, '_> {
+    async fn rewrite(&mut self) -> anyhow::Result<()> {
+        let max_unused = self.repacking.options.max_unused;
+        let data = self.candidates(PackClass::Data);
+        let limits = self.repacking.limits(PackClass::Data, max_unused.beside(data.used_bytes()), 0);
+        let chosen = choose_packs(&data.packs, limits);
+        self.keep(&data, &chosen);
+        self.copy(PackClass::Data, &chosen.packs).await?;
+        let rewritten = chosen.packs.iter().map(|pack| pack.size_bytes).sum();
+        let meta = self.choose_meta(data.used_bytes(), chosen.unused_bytes, rewritten).await?;
+        self.copy(PackClass::Meta, &meta.packs).await
+    }
+
+    /// The packs of a class that stay as they are unless they are rewritten.
+    fn candidates(&self, class: PackClass) -> Candidates {
+        let mut uses: BTreeMap<PackId, PackUse> = BTreeMap::new();
+        let is_of_class = |(_, it): &(usize, &MarkedPack)| it.fate == Fate::Stays && it.pack.class == class;
+        for (number, marked) in self.marking.packs().iter().enumerate().filter(is_of_class) {
+            let id = marked.pack.id;
+            let Some(listed) = self.observed.listed.get(&(class, id)) else { continue };
+            if self.observed.open.contains(&marked.segment.session) {
+                continue;
+            }
+            let pack = uses.entry(id).or_insert_with(|| PackUse {
+                class,
+                id,
+                size_bytes: listed.size_bytes,
+                stored_at: listed.modified_at,
+                storage_class: listed.storage_class.clone(),
+                plaintext_bytes: 0,
+                needed_bytes: 0,
+                duplicate_bytes: 0,
+            });
+            // Several segments may name a pack; each says all that is in it, and one has what is needed.
+            pack.plaintext_bytes = pack.plaintext_bytes.max(self.plaintext_bytes[number]);
+            pack.needed_bytes += marked.needed.bytes;
+            pack.duplicate_bytes += marked.duplicate.bytes;
+        }
+        let uses = uses.into_values().filter(|pack| pack.needed_bytes + pack.duplicate_bytes > 0).collect();
+        Candidates::new(uses, self.repacking.options, self.repacking.now)
+    }
+
+    /// Chooses among the packs of metadata. Of those that may be chosen, or deleted, it is looked which copies of footers they
+    /// have, as no backup names these.
+    async fn choose_meta(&mut self, used_data: u64, unused_data: u64, rewritten: u64) -> anyhow::Result<Choice> {
+        let going = plan_deletion(self.observed, self.marking.packs(), &self.done.emptied).meta_packs;
+        self.look_at(going).await?;
+        loop {
+            let meta = self.candidates(PackClass::Meta);
+            let used = used_data.saturating_add(meta.used_bytes());
+            let unused = self.repacking.options.max_unused.beside(used).saturating_sub(unused_data);
+            let choice = choose_packs(&meta.packs, self.repacking.limits(PackClass::Meta, unused, rewritten));
+            if !self.look_at(choice.packs.iter().map(|pack| pack.id)).await? {
+                return Ok(choice);
+            }
+        }
+    }
+
+    /// Marks which copies of footers are needed in packs of metadata; says whether it was not known of all.
+    async fn look_at(&mut self, packs: impl IntoIterator<Item = PackId>) -> anyhow::Result<bool> {
+        let unknown: HashSet<PackId> = packs.into_iter().filter(|id| !self.done.looked_at.contains(id)).collect();
+        if unknown.is_empty() {
+            return Ok(false);
+        }
+        let going = plan_deletion(self.observed, self.marking.packs(), &self.done.emptied).data_packs;
+        let (going, listed) = (going.into_iter().collect::<HashSet<PackId>>(), self.observed.listed);
+        let stays = |id| listed.contains_key(&(PackClass::Data, id)) && !going.contains(&id);
+        self.marking.mark_copies_of_footers(|id| unknown.contains(&id), stays).await?;
+        self.done.looked_at.extend(unknown);
+        Ok(true)
+    }
+
+    fn keep(&mut self, candidates: &Candidates, choice: &Choice) {
+        let kept = &mut self.done.kept;
+        (kept.archived, kept.paid_for) = (candidates.archived, candidates.paid_for);
+        kept.unused_bytes = choice.unused_bytes;
+    }
+
+    /// Copies what is needed of some packs.
+    async fn copy(&mut self, class: PackClass, packs: &[PackUse]) -> anyhow::Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let repacking = self.repacking;
+        let mut left = HashSet::new();
+        if repacking.dry_run {
+            estimate(class, packs, repacking.options, &mut self.done.repacked);
+        } else {
+            if self.store.is_none() {
+                self.store = Some(repacking.begin().await?);
+            }
+            let store = self.store.as_mut().context("a repack has a session")?;
+            let session = store.session();
+            let uses: HashMap<PackId, &PackUse> = packs.iter().map(|pack| (pack.id, pack)).collect();
+            let (marking, done) = (&*self.marking, &mut self.done);
+            let copying = async {
+                copy_packs(repacking.repository, marking, packs, async |part: Part| {
+                    let storage_class = uses[&part.pack.1].storage_class.clone();
+                    let reads = done.repacked.reads.entry(storage_class).or_default();
+                    reads.objects += part.read.objects;
+                    reads.bytes += part.read.bytes;
+                    match part.frames {
+                        Ok(frames) => store.add(class, frames).await?,
+                        Err(why) => {
+                            if left.insert(part.pack.1) {
+                                repacking.leave(uses[&part.pack.1], why, done);
+                            }
+                        }
+                    }
+                    Ok(())
+                })
+                .await?;
+                store.complete(class).await
+            };
+            tokio::select! {
+                copied = copying => copied?,
+                never = send_beats(&session) => match never {},
+            }
+        }
+        for pack in packs.iter().filter(|pack| !left.contains(&pack.id)) {
+            self.done.repacked.packs.entry(pack.storage_class.clone()).or_default().add(pack.size_bytes);
+            self.done.repacked.unused_bytes += pack.unused_bytes();
+            self.done.emptied.insert((class, pack.id));
+        }
+        Ok(())
+    }
+}
+
+impl Repacking<'_> {
+    /// Notes that a pack stays as it is.
+    fn leave(&self, pack: &PackUse, why: Left, done: &mut Done) {
+        match why {
+            Left::Damaged(error) => {
+                self.monitor
+                    .problem(&format!("{error:#}: the pack stays as it is; `check --read-data` tells what is lost"));
+                done.repacked.damaged.push((pack.class, pack.id));
+            }
+            Left::Archived => done.kept.archived.add(pack.unused_bytes()),
+            Left::Unusable => tracing::debug!(pack = %pack.id, "it is not rewritten"),
+        }
+    }
+}
+
+/// Works out what rewriting these packs would take.
+fn estimate(class: PackClass, packs: &[PackUse], options: &RepackOptions, repacked: &mut Repacked) {
+    let mut used = 0_u64;
+    for pack in packs {
+        let reads = repacked.reads.entry(pack.storage_class.clone()).or_default();
+        let (requests, bytes) = copy::expected_reads(pack);
+        reads.objects += requests;
+        reads.bytes = reads.bytes.saturating_add(bytes);
+        used = used.saturating_add(pack.used_bytes());
+    }
+    let target = pack_target_bytes(class, options) as u64;
+    let last = used % target;
+    let is_data = |bytes| is_data_tier(class, bytes);
+    let mut add = |bytes: u64, count: u64| {
+        let amount = if is_data(bytes) { &mut repacked.new_data } else { &mut repacked.new_metadata };
+        amount.objects += count;
+        amount.bytes = amount.bytes.saturating_add(bytes.saturating_mul(count));
+    };
+    add(target, used / target);
+    if last > 0 {
+        add(last, 1);
+    }
+}
+
+/// Ends a session that has failed, if the store lets us.
+async fn give_up(session: &WriteSession) {
+    if let Err(error) = session.abandon().await {
+        tracing::debug!(error = %format!("{error:#}"), "the session stays open until the next run");
+    }
+}
