@@ -194,7 +194,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::List(arguments) => list::cmd_list(context, &arguments).await,
         Command::Show(arguments) => show::cmd_show(context, &arguments).await,
         Command::Status(arguments) => status::cmd_status(context, &arguments).await,
-        Command::Restore(arguments) => restore::cmd_restore(context, arguments).await,
+        Command::Restore(arguments) => Box::pin(restore::cmd_restore(context, arguments)).await,
         Command::Rehearse(arguments) => rehearse::cmd_rehearse(context, &arguments).await,
         Command::Stats(arguments) => stats::cmd_stats(context, &arguments).await,
         Command::Cost(arguments) => cost::cmd_cost(context, &arguments).await,

@@ -532,7 +532,9 @@ async fn archived_packs_are_neither_read_nor_thawed_and_go_only_when_all_of_them
     let archive = Arc::new(ArchivingStore::new(world.store(), class.clone(), Arc::clone(&world.clock)));
     let packs = world.keys("data/").await;
     let (archived, others) = packs.split_at(packs.len() - 1);
-    archived.iter().for_each(|pack| archive.archive(pack, &class));
+    for pack in archived {
+        archive.archive(pack, &class);
+    }
     let notes = Arc::new(Notes::default());
     let prune_it =
         async || prune_with("one", &world, Arc::clone(&archive) as Store, &thorough(), &notes).await.unwrap();
@@ -565,7 +567,9 @@ async fn a_pack_that_is_paid_for_all_the_same_stays_until_it_is_not() {
     let class: StorageClassName = "GLACIER_IR".parse().unwrap();
     let archive = Arc::new(ArchivingStore::new(world.store(), class.clone(), Arc::clone(&world.clock)));
     let packs = world.keys("data/").await;
-    packs.iter().for_each(|pack| archive.archive(pack, &class));
+    for pack in &packs {
+        archive.archive(pack, &class);
+    }
     let minimum_days = [(class, 90)].into();
     let options = PruneOptions { repack: RepackOptions { minimum_days, ..thorough().repack }, ..thorough() };
     let prune_it = async || {
@@ -573,7 +577,7 @@ async fn a_pack_that_is_paid_for_all_the_same_stays_until_it_is_not() {
         prune_with("one", &world, Arc::clone(&archive) as Store, &options, &notes).await.unwrap()
     };
     let report = prune_it().await;
-    assert_eq!(report.kept.paid_for.objects as usize, packs.len() - 1, "all but the one that is needed: {report:?}");
+    assert_eq!(report.kept.paid_for.objects, packs.len() as u64 - 1, "all but the one that is needed: {report:?}");
     assert_eq!(world.keys("data/").await, packs, "of packs of metadata nothing is paid for");
     assert_eq!(archive.refused_reads(), 0);
     let checked = check_it(&world, None).await;

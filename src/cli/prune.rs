@@ -158,7 +158,8 @@ fn print(report: &PruneReport, cost: Option<&Cost<'_>>, arguments: &PruneArgumen
         ByteSize::from_bytes(deleted.pack_bytes),
         output::counted(deleted.segments as u64, "index segment")
     ))?;
-    for line in kept_lines(&report.kept).into_iter().chain(cost.map(cost_line)) {
+    let has_cost = deleted.packs > 0 || report.repacked.all_packs().objects > 0;
+    for line in kept_lines(&report.kept).into_iter().chain(cost.filter(|_| has_cost).map(cost_line)) {
         output::line(&line)?;
     }
     for session in &report.waits_for {

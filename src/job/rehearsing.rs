@@ -19,8 +19,10 @@ use crate::monitor::{Counter, Monitor};
 use crate::pack::format::PackClass;
 use crate::records::manifest::BackupKind;
 use crate::records::note::RehearsalMethod;
+use crate::repository::cache::RecordCache;
 use crate::repository::catalog::Published;
 use crate::repository::packs::verify_pack;
+use crate::repository::plans::without_deleted;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::restore::{RestoreOptions, StreamSink, data_packs, pack_states, read_elsewhere, restore_stream};
@@ -204,8 +206,8 @@ async fn sample(
     }
     let salt = repository.draw_salt();
     let chosen = choose(&packs.readable, share, salt.as_bytes()).into_iter().map(|pack| (PackClass::Data, pack));
-    let metadata: BTreeSet<PackId> =
-        chain.iter().flat_map(|backup| backup.manifest.meta_packs.iter().copied()).collect();
+    let metadata = chain.iter().flat_map(|backup| backup.manifest.meta_packs.iter().copied()).collect();
+    let metadata = without_deleted(repository, PackClass::Meta, metadata, &RecordCache::none()).await?;
     let wanted = metadata.into_iter().map(|pack| (PackClass::Meta, pack)).chain(chosen);
     let read =
         |(class, pack)| async move { (layout::pack_key(class, &pack), verify_pack(repository, class, pack).await) };

@@ -119,6 +119,6 @@ pub struct Kept {
     pub archived: Amount,
     /// Packs that would be paid for all the same, and what is unused of them.
     pub paid_for: Amount,
-    /// Unused bytes of other packs: as much as may stay.
+    /// Unused bytes of other packs of file data: as much as may stay.
     pub unused_bytes: u64,
 }

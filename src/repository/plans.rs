@@ -130,6 +130,31 @@ pub async fn deleted_packs(
     Ok(packs)
 }
 
+/// Leaves out of some packs those that are not there as a prune has deleted them, and has put what was needed of them into
+/// others. One that is not there for another reason is kept.
+///
+/// Costs a listing of the packs of the class, and reads final lists only where some are not there.
+///
+/// # Errors
+///
+/// If the store fails.
+pub async fn without_deleted(
+    repository: &Repository,
+    class: PackClass,
+    mut packs: BTreeSet<PackId>,
+    cache: &RecordCache,
+) -> anyhow::Result<BTreeSet<PackId>> {
+    let listed = list_all(repository.store().as_ref(), layout::packs(class)).await?;
+    let listed: HashSet<PackId> =
+        listed.iter().filter_map(|object| layout::parse_pack_key(&object.key)).map(|(_, pack)| pack).collect();
+    if !packs.iter().all(|pack| listed.contains(pack)) {
+        // After the packs: the final list that names one was there before that was deleted.
+        let deleted = deleted_packs(repository, cache).await?;
+        packs.retain(|pack| listed.contains(pack) || !deleted.contains(&(class, *pack)));
+    }
+    Ok(packs)
+}
+
 /// Announces what is going to be deleted.
 ///
 /// # Errors

@@ -191,9 +191,10 @@ fn a_pruner_needs_what_its_policy_allows_and_no_more() {
     gone.back_up(&tool).assert_code(0);
     let kept = Input::of(&tool, "kept", gone.bytes[4 << 20..20 << 20].to_vec());
     kept.back_up(&tool).assert_code(0);
+    Input::random(&tool, 100_000, 2).back_up(&tool).assert_code(0);
     let all = tool.list();
     server.take_requests();
-    tool.run(["forget", &all[0].id]).assert_code(0);
+    tool.run(["forget", &all[0].id, &all[2].id]).assert_code(0);
     // Packs are rewritten, and uploads that fail for good are taken back.
     let prune = ["prune", "--grace", "0s", "--max-unused", "0"];
     server.set_oddities(|oddities| oddities.refused_parts = 1);

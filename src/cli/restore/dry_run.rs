@@ -17,6 +17,7 @@ use crate::monitor::Monitor;
 use crate::pack::format::PackClass;
 use crate::records::manifest::BackupKind;
 use crate::repository::catalog::{Published, read_chain, read_streamed};
+use crate::repository::plans::without_deleted;
 use crate::repository::{Repository, layout};
 use crate::restore::{ASSUMED_BYTES_PER_SECOND, PackState, RestoreOptions, ThawOptions, data_packs, pack_states};
 use crate::size::ByteSize;
@@ -74,9 +75,14 @@ async fn plan(context: &Context, repository: &Repository, chain: &[Published]) -
         of_streams
             .push(data_packs(repository, &backup.manifest, &options, &context.monitor()).await?.into_iter().collect());
     }
-    let of_metadata = |backup: &Published| backup.manifest.meta_packs.iter().copied().collect::<BTreeSet<PackId>>();
     let mut plan = ReadingPlan::default();
     let data = states(context, repository, PackClass::Data, of_streams.iter()).await?;
+    let all = chain.iter().flat_map(|backup| backup.manifest.meta_packs.iter().copied()).collect();
+    let left = without_deleted(repository, PackClass::Meta, all, &context.record_cache(repository)).await?;
+    let of_metadata = |backup: &Published| {
+        let packs = backup.manifest.meta_packs.iter().filter(|pack| left.contains(pack));
+        packs.copied().collect::<BTreeSet<PackId>>()
+    };
     let metadata: Vec<BTreeSet<PackId>> = chain.iter().map(of_metadata).collect();
     let metadata_states = states(context, repository, PackClass::Meta, metadata.iter()).await?;
     for pack in data.values().chain(metadata_states.values()) {

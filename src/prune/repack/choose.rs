@@ -68,6 +68,7 @@ pub(super) struct Choice {
 
 /// How far packs are rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "all are amounts of bytes")]
 pub(super) struct Limits {
     /// Bytes that may stay unused.
     pub(super) unused_bytes: u64,

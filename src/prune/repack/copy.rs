@@ -170,7 +170,9 @@ async fn needed_chunks(
         }
     }
     let (found, read) = find_elsewhere(repository, class, footer, elsewhere).await?;
-    found.into_iter().for_each(|number| needed[number] = false);
+    for number in found {
+        needed[number] = false;
+    }
     Ok((needed, read))
 }
 
