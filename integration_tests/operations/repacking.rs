@@ -261,10 +261,8 @@ async fn a_chunk_is_taken_from_its_other_place_where_the_newest_is_damaged() {
     world.assert_restorable(&[kept]).await;
 }
 
-/// Somebody who may store says that all chunks are in a pack of his own, which has something else.
-#[tokio::test]
-async fn what_a_segment_claims_falsely_costs_no_pack_that_is_needed() {
-    let (world, kept) = partly_dead().await;
+/// Somebody who may store says that all chunks are in packs of his own, which have something else.
+async fn claim_everything(world: &World) {
     let repository = world.open().await;
     let session = WriteSession::start(repository.clone(), world.host("thief").session("backup", "")).await.unwrap();
     let mut claims = Vec::new();
@@ -280,10 +278,18 @@ async fn what_a_segment_claims_falsely_costs_no_pack_that_is_needed() {
     }
     session.put_segment(&Segment { session: session.id(), packs: claims }).await.unwrap();
     session.abandon().await.unwrap();
-    for _ in 0..2 {
-        let notes = Arc::new(Notes::default());
-        drop(prune_with("one", &world, world.store(), &thorough(), &notes).await);
-        assert!(world.restore(kept.id).await.unwrap() == kept.stream);
+}
+
+#[tokio::test]
+async fn what_a_segment_claims_falsely_costs_no_pack_that_is_needed() {
+    for limit in [MaxUnused::Unlimited, MaxUnused::Share(50_000), MaxUnused::Bytes(0)] {
+        let (world, kept) = partly_dead().await;
+        claim_everything(&world).await;
+        for _ in 0..2 {
+            let notes = Arc::new(Notes::default());
+            prune_with("one", &world, world.store(), &with_limit(limit), &notes).await.unwrap();
+            assert!(world.restore(kept.id).await.unwrap() == kept.stream);
+        }
     }
 }
 
