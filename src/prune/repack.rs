@@ -22,8 +22,8 @@ use crate::prune::mark::{Fate, MarkedPack, Marking};
 use crate::prune::plan::{Observed, Pack, plan_deletion};
 use crate::prune::report::{Kept, Repacked};
 use crate::records::session::Outcome;
-use crate::repository::Repository;
 use crate::repository::session::{WriteSession, is_data_tier};
+use crate::repository::{Damage, Repository};
 use choose::{Candidates, Choice, Limits, PackUse, choose_packs, small_below_bytes};
 use copy::{Left, Part, copy_packs};
 use store::{PackStore, pack_target_bytes};
@@ -90,7 +90,8 @@ impl Repacking<'_> {
             Err(error) => {
                 give_up(&store.session()).await;
                 // Damage that is met only now is no reason to mark once more.
-                Err(anyhow!("rewriting packs: {error:#}"))
+                let is_damage = error.downcast_ref::<Damage>().is_some();
+                Err(if is_damage { anyhow!("rewriting packs: {error:#}") } else { error.context("rewriting packs") })
             }
         }
     }
