@@ -83,7 +83,7 @@ struct OpenNode {
     wanted: Wanted,
 }
 
-/// A mark that is under way. Takes half a byte for each entry of the index, and about 200 bytes a pack.
+/// A mark that is under way. Takes half a byte for each entry of the index, and about 250 bytes a pack.
 #[derive(Debug)]
 pub(super) struct Marking<'a> {
     survey: Survey<'a>,
