@@ -12,7 +12,7 @@ use crate::records::session::Outcome;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{PackSizes, list_packs, list_segments, read_listed_segment};
 use crate::repository::packs::{read_frames, read_pack_footer};
-use crate::repository::session::{READS_AT_ONCE, SessionList, list_sessions, read_outcome, read_start};
+use crate::repository::session::{READS_AT_ONCE, REPACK, SessionList, list_sessions, read_outcome, read_start};
 use crate::repository::{Damage, Repository, layout, plans};
 
 /// What the index says of a pack.
@@ -30,6 +30,8 @@ pub(super) struct IndexedPack {
 #[derive(Debug, Default)]
 pub(super) struct Structure {
     outcomes: HashMap<SessionId, Outcome>,
+    /// Sessions of prunes, which have put into other packs what backups need.
+    repacks: HashSet<SessionId>,
     pub(super) indexed: HashMap<(PackClass, PackId), IndexedPack>,
     /// Packs that are there, and their lengths.
     pub(super) listed: PackSizes,
@@ -42,13 +44,33 @@ impl Structure {
         let mut structure = Self::default();
         let sessions = list_sessions(repository).await?;
         report.counts.sessions = (sessions.ended.len() + sessions.open.len()) as u64;
-        starts_can_be_read(repository, &sessions, report).await?;
+        structure.starts_can_be_read(repository, &sessions, report).await?;
         structure.ends_can_be_read(repository, sessions.ended, report).await?;
         structure.segments_can_be_read(repository, report).await?;
         structure.listed = list_packs(repository).await?;
         structure.leave_deleted_packs_out(repository).await?;
         structure.packs_are_there_with_their_lengths(repository, report);
         Ok(structure)
+    }
+
+    /// The start of every session can be read: it says whose it is.
+    async fn starts_can_be_read(
+        &mut self,
+        repository: &Repository,
+        sessions: &SessionList,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let ids = sessions.ended.iter().copied().chain(sessions.open_ids());
+        let read = |id| async move { (id, read_start(repository, id).await) };
+        let mut reads = stream::iter(ids).map(read).buffer_unordered(READS_AT_ONCE);
+        while let Some((id, read)) = reads.next().await {
+            match read {
+                Ok(start) if start.purpose == REPACK => drop(self.repacks.insert(id)),
+                Ok(_) => {}
+                Err(error) => report.add_damage("starts_can_be_read", error)?,
+            }
+        }
+        Ok(())
     }
 
     /// The end of every session that has one can be read.
@@ -131,28 +153,12 @@ impl Structure {
     }
 }
 
-/// The start of every session can be read: it says whose it is.
-async fn starts_can_be_read(
-    repository: &Repository,
-    sessions: &SessionList,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let ids = sessions.ended.iter().copied().chain(sessions.open_ids());
-    let mut reads = stream::iter(ids).map(|id| read_start(repository, id)).buffer_unordered(READS_AT_ONCE);
-    while let Some(read) = reads.next().await {
-        if let Err(error) = read {
-            report.add_damage("starts_can_be_read", error)?;
-        }
-    }
-    Ok(())
-}
-
 fn digest_of(record: &PackRecord) -> Digest {
     Digest::of(&encode_cbor(record))
 }
 
-/// Every data pack of a session that has published a backup has a copy of its footer in a metadata pack, by which the index
-/// can be made again.
+/// Every data pack of a session that has published a backup, or has rewritten packs, has a copy of its footer in a metadata
+/// pack, by which the index can be made again.
 pub(super) async fn footers_have_copies(
     repository: &Repository,
     structure: &Structure,
@@ -186,7 +192,8 @@ pub(super) async fn footers_have_copies(
     }
     for ((class, pack), indexed) in &structure.indexed {
         let published = structure.outcomes.get(&indexed.session) == Some(&Outcome::Manifest);
-        if *class == PackClass::Data && published && !copied.contains(pack) {
+        let must_have = published || structure.repacks.contains(&indexed.session);
+        if *class == PackClass::Data && must_have && !copied.contains(pack) {
             report.findings.push(Finding {
                 severity: Severity::Flaw,
                 invariant: "footers_have_copies",

@@ -87,6 +87,8 @@ pub struct RepackOptions {
     pub compression_level: i32,
     /// Packs that are being stored at once.
     pub uploads_in_flight: usize,
+    /// An index segment is stored when its packs have so many chunks.
+    pub segment_chunks: usize,
 }
 
 impl Default for RepackOptions {
@@ -99,6 +101,7 @@ impl Default for RepackOptions {
             frame_target_bytes: 1 << 20,
             compression_level: 3,
             uploads_in_flight: 3,
+            segment_chunks: 1 << 17,
         }
     }
 }

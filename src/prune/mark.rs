@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::id::{ChunkId, PackId};
 use crate::local_index::{IndexedPack, IndexedSegment, NumberedPlace, Survey};
-use crate::object::{FormatError, decode_cbor};
+use crate::object::decode_cbor;
 use crate::pack::format::{FrameKind, PackClass, PackRecord};
 use crate::prune::bits::BitSet;
 use crate::prune::nodes::{MetaReader, Wanted};
@@ -295,17 +295,31 @@ impl<'a> Marking<'a> {
         Ok(())
     }
 
-    /// Reads the copies of footers in a pack of metadata.
+    /// Reads the copies of footers in a pack of metadata. One that is damaged is left out, and does not take the others with it.
     async fn read_copies(&self, pack: PackId) -> anyhow::Result<Vec<(ChunkId, PackRecord)>> {
         let wanted = self.copies_in(pack).await?;
-        let read = self.reader.read(&wanted).await?;
-        let decode = |(wanted, bytes): (Wanted, Bytes)| {
-            let record = decode_cbor(&bytes);
-            let damage =
-                |error: FormatError| Damage { object: format!("chunk {}", wanted.id), reason: error.to_string() };
-            Ok((wanted.id, record.map_err(damage)?))
+        let read = match self.reader.read(&wanted).await {
+            Ok(read) => wanted.into_iter().zip(read).collect(),
+            Err(error) if error.downcast_ref::<Damage>().is_some() => self.read_each(wanted).await?,
+            Err(error) => return Err(error),
         };
-        wanted.into_iter().zip(read).map(decode).collect()
+        let decode = |(wanted, bytes): (Wanted, Bytes)| Some((wanted.id, decode_cbor(&bytes).ok()?));
+        Ok(read.into_iter().filter_map(decode).collect())
+    }
+
+    /// Reads chunks one by one, without those that are damaged.
+    async fn read_each(&self, wanted: Vec<Wanted>) -> anyhow::Result<Vec<(Wanted, Bytes)>> {
+        let mut read = Vec::new();
+        for chunk in wanted {
+            match self.reader.read(std::slice::from_ref(&chunk)).await {
+                Ok(bytes) => read.extend(bytes.into_iter().map(|bytes| (chunk.clone(), bytes))),
+                Err(error) if error.downcast_ref::<Damage>().is_some() => {
+                    tracing::debug!(error = %format!("{error:#}"), "the copy of a footer is of no use");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
     }
 
     /// The copies of footers in a pack of metadata.

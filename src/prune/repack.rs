@@ -22,14 +22,11 @@ use crate::prune::mark::{Fate, MarkedPack, Marking};
 use crate::prune::plan::{Observed, Pack, plan_deletion};
 use crate::prune::report::{Kept, Repacked};
 use crate::records::session::Outcome;
-use crate::repository::session::{WriteSession, is_data_tier};
+use crate::repository::session::{REPACK, WriteSession, is_data_tier};
 use crate::repository::{Damage, Repository};
 use choose::{Candidates, Choice, Limits, PackUse, choose_packs, small_below_bytes};
 use copy::{Left, Part, copy_packs};
 use store::{PackStore, pack_target_bytes};
-
-/// What the session of a repack is for.
-const REPACK: &str = "repack";
 
 /// A repack, and what it works with.
 pub(super) struct Repacking<'a> {

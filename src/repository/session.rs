@@ -28,6 +28,8 @@ const LEAST_DATA_TIER_BYTES: u64 = 1 << 20;
 /// What a session is for that mends the repository. A prune makes no plan beside it, and does not give it up by itself, as it
 /// may go on deleting.
 pub(crate) const REPAIR: &str = "repair";
+/// What a session is for in which a prune puts into new packs what is needed of old ones.
+pub(crate) const REPACK: &str = "repack";
 
 /// It is not known whether a backup exists: the store did not answer any more when it was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -21,8 +21,6 @@ use crate::repository::session::{WriteSession, is_data_tier};
 
 /// Packs of metadata are not larger, as those of backups.
 const META_PACK_BYTES_MAX: usize = 8 << 20;
-/// A segment is stored when its packs have so many chunks.
-const SEGMENT_CHUNKS: usize = 1 << 17;
 
 /// How many bytes make a new pack of a class full.
 pub(super) fn pack_target_bytes(class: PackClass, options: &RepackOptions) -> usize {
@@ -92,6 +90,9 @@ impl PackStore {
                 }
             }
         }
+        if self.stored.iter().map(|record| record.footer.chunks.len()).sum::<usize>() >= self.options.segment_chunks {
+            self.store_segment().await?;
+        }
         Ok(())
     }
 
@@ -159,13 +160,14 @@ impl PackStore {
         let amount = if is_data { &mut self.new_data } else { &mut self.new_metadata };
         amount.add(record.stored_bytes);
         self.stored.push(record);
-        if self.stored.iter().map(|record| record.footer.chunks.len()).sum::<usize>() >= SEGMENT_CHUNKS {
-            self.store_segment().await?;
-        }
         Ok(true)
     }
 
+    /// Stores a segment, and before it the copies of the footers of all packs that it names: killed after it, the session leaves
+    /// no pack that counts and has none.
     async fn store_segment(&mut self) -> anyhow::Result<()> {
+        while self.wait_for_upload().await? {}
+        self.complete(PackClass::Meta).await?;
         let segment = Segment { session: self.session.id(), packs: std::mem::take(&mut self.stored) };
         self.session.put_segment(&segment).await.context("storing an index segment").map(drop)
     }
