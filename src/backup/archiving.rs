@@ -54,24 +54,7 @@ impl Archiving<'_> {
         if request.expected != Expected::Opaque {
             warn_of_oddities(&facts, monitor);
         }
-        let checked = check_expected(&facts, request);
-        // A stream that cannot be received need not say what it is of. That it is rejected says more, and has everything sent.
-        if let (Err(_), Some(rejected)) = (&checked, &facts.rejected) {
-            return Err(RejectedStream(rejected.clone()).into());
-        }
-        let (mut snapshot, version) = checked?;
-        if let Some(rejected) = facts.rejected.clone() {
-            let rejected = RejectedStream(rejected);
-            if version.is_some() || !self.publish_rejected {
-                return Err(rejected.into());
-            }
-            monitor.problem(&format!(
-                "{}: {rejected}: it is published as one that can be restored with --stream only",
-                request.subvolume
-            ));
-            // Without it, nothing is made against this backup, and the next run sends everything again.
-            snapshot = None;
-        }
+        let (snapshot, version) = self.judge(&facts, request)?;
         let parent = match version {
             Some(version) => find_parent(session.repository(), version, request, cache, monitor).await?,
             None => None,
@@ -115,6 +98,27 @@ impl Archiving<'_> {
             copied_from_repository: None,
             tool: TOOL.to_owned(),
         })
+    }
+
+    /// What the manifest says of the stream, if it is what was asked for, and `btrfs receive` would take it.
+    fn judge(
+        &self,
+        facts: &StreamFacts,
+        request: &BackupRequest,
+    ) -> anyhow::Result<(Option<Subject>, Option<SnapshotVersion>)> {
+        let checked = check_expected(facts, request);
+        let Some(rejected) = facts.rejected.clone().map(RejectedStream) else { return checked };
+        // A stream that cannot be received need not say what it is of. That it is rejected says more, and has everything sent.
+        let whole_stream = checked.is_ok_and(|(_, version)| version.is_none());
+        if !whole_stream || !self.publish_rejected {
+            return Err(rejected.into());
+        }
+        self.monitor.problem(&format!(
+            "{}: {rejected}: it is published as one that can be restored with --stream only",
+            request.subvolume
+        ));
+        // Without a snapshot, nothing is made against this backup, and the next run sends everything again.
+        Ok((None, None))
     }
 }
 

@@ -49,39 +49,39 @@ fn a_repository_alone_is_a_configuration() {
     );
 }
 
+const CONFIG_WITH_ALL_KEYS: &str = r#"
+    repository = "s3://bucket/prefix"
+    chunking = { minimum = "4 KiB", average = "16 KiB", maximum = "64 KiB" }
+    packing = { pack_target = "0.5 GiB", compression_level = 0x13 }
+    snapshots = { base_dir = "/pool/snapshots", retain = 7 }
+    schedule = { full_every = "30d", incremental_every = "2d", run_at = "02:30", max_chain_length = 40 }
+    [global]
+    log_level = "debug"
+    state_dir = "/s/"
+    lock_path = "/run/./l"
+    publish_rejected_streams = true
+    subvolumes_at_once = 4
+    [retention]
+    keep_last = 1
+    keep_hourly = 2
+    keep_daily = 3
+    keep_weekly = 4
+    keep_monthly = 5
+    keep_yearly = 6
+    keep_within = "30d"
+    keep_tags = ["keep", "year:2026"]
+    [[subvolumes]]
+    path = "/pool//home/"
+    [[subvolumes]]
+    path = "/"
+    name = "root"
+    compressed_data = true
+    base_dir = "/.snapshots"
+    "#;
+
 #[test]
 fn every_key_is_read() {
-    let config = parse(
-        r#"
-        repository = "s3://bucket/prefix"
-        chunking = { minimum = "4 KiB", average = "16 KiB", maximum = "64 KiB" }
-        packing = { pack_target = "0.5 GiB", compression_level = 0x13 }
-        snapshots = { base_dir = "/pool/snapshots", retain = 7 }
-        schedule = { full_every = "30d", incremental_every = "2d", run_at = "02:30", max_chain_length = 40 }
-        [global]
-        log_level = "debug"
-        state_dir = "/s/"
-        lock_path = "/run/./l"
-        publish_rejected_streams = true
-        subvolumes_at_once = 4
-        [retention]
-        keep_last = 1
-        keep_hourly = 2
-        keep_daily = 3
-        keep_weekly = 4
-        keep_monthly = 5
-        keep_yearly = 6
-        keep_within = "30d"
-        keep_tags = ["keep", "year:2026"]
-        [[subvolumes]]
-        path = "/pool//home/"
-        [[subvolumes]]
-        path = "/"
-        name = "root"
-        compressed_data = true
-        base_dir = "/.snapshots"
-        "#,
-    );
+    let config = parse(CONFIG_WITH_ALL_KEYS);
     let size = |bytes| Some(ByteSize::from_bytes(bytes));
     let expected = Config {
         log_level: LogLevel::Debug,

@@ -110,19 +110,18 @@ impl<'a> Copier<'a> {
         uploader: &mut Uploader<'_>,
     ) -> anyhow::Result<Manifest> {
         let original = &backup.manifest;
-        let roots = match original.kind {
-            BackupKind::Unchanged => Vec::new(),
-            _ => {
-                let reader = self.reader.turned_to(original).await.map_err(of_source)?;
-                let mut recipe = Recipe::default();
-                if let Some(tree) = original.tree(&RootKind::Data) {
-                    self.copy_data(&reader, tree, &mut recipe, uploader).await?;
-                }
-                if let Some(tree) = original.tree(&RootKind::Commands) {
-                    copy_commands(&reader, tree, &mut recipe, uploader).await?;
-                }
-                recipe.finish(uploader).await?
+        let roots = if original.kind == BackupKind::Unchanged {
+            Vec::new()
+        } else {
+            let reader = self.reader.turned_to(original).await.map_err(of_source)?;
+            let mut recipe = Recipe::default();
+            if let Some(tree) = original.tree(&RootKind::Data) {
+                self.copy_data(&reader, tree, &mut recipe, uploader).await?;
             }
+            if let Some(tree) = original.tree(&RootKind::Commands) {
+                copy_commands(&reader, tree, &mut recipe, uploader).await?;
+            }
+            recipe.finish(uploader).await?
         };
         let (totals, meta_packs) = uploader.finish().await?;
         Ok(Manifest {
@@ -171,13 +170,12 @@ impl<'a> Copier<'a> {
         uploader: &mut Uploader<'_>,
     ) -> anyhow::Result<()> {
         for entry in window.entries {
-            let place = match uploader.known_data(&entry.id)? {
-                Some(place) => place,
-                None => {
-                    let bytes = chunk_of(reader, &entry, frames).await.map_err(of_source)?;
-                    check_piece(&entry, bytes.len())?;
-                    uploader.add_data(&Chunk { id: entry.id, bytes }).await?
-                }
+            let place = if let Some(place) = uploader.known_data(&entry.id)? {
+                place
+            } else {
+                let bytes = chunk_of(reader, &entry, frames).await.map_err(of_source)?;
+                check_piece(&entry, bytes.len())?;
+                uploader.add_data(&Chunk { id: entry.id, bytes }).await?
             };
             self.monitor.add(Counter::StreamBytes, entry.total().unwrap_or_default());
             recipe.push_data_entry(entry, place, uploader).await?;

@@ -82,13 +82,11 @@ fn timing(policy: &Policy, zone: &TimeZone) -> Finding {
     let words = format!("{every}{full}");
     let Some(run_at) = policy.run_at else { return Finding::new(CHECK, Verdict::Good, words) };
     let words = format!("{words}, from {} on", run_at.strftime("%H:%M"));
-    match zone.iana_name().filter(|_| !zone.is_unknown()) {
-        Some(name) => Finding::new(CHECK, Verdict::Good, format!("{words} by the clock of {name}")),
-        None => {
-            let words = format!("{words} by UTC, as this host's time zone is not known: see /etc/localtime");
-            Finding::new(CHECK, Verdict::Note, words)
-        }
-    }
+    let Some(name) = zone.iana_name().filter(|_| !zone.is_unknown()) else {
+        let words = format!("{words} by UTC, as this host's time zone is not known: see /etc/localtime");
+        return Finding::new(CHECK, Verdict::Note, words);
+    };
+    Finding::new(CHECK, Verdict::Good, format!("{words} by the clock of {name}"))
 }
 
 #[cfg(test)]

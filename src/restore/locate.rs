@@ -27,6 +27,9 @@ use crate::tree::node::Hint;
 /// Bytes of footers that are kept: some tens of kilobytes each.
 const FOOTERS_KEPT_BYTES: usize = 32 << 20;
 
+/// What was read lately, for all that read the same.
+type Shared<K, V> = Arc<Mutex<Recent<K, Arc<V>>>>;
+
 /// Where chunks are, and frames that have been read.
 #[derive(Debug)]
 pub(crate) struct Locator {
@@ -38,8 +41,8 @@ pub(crate) struct Locator {
     meta: HashMap<ChunkId, Hint>,
     /// The first metadata pack of the backup whose footer cannot be read.
     unreadable_meta: Option<Damage>,
-    footers: Arc<Mutex<Recent<(PackClass, PackId), Arc<PackFooter>>>>,
-    frames: Arc<Mutex<Recent<Hint, Arc<OpenFrame>>>>,
+    footers: Shared<(PackClass, PackId), PackFooter>,
+    frames: Shared<Hint, OpenFrame>,
     /// Packs that are not there: a prune may have put what was needed of them into others.
     gone: Arc<Mutex<HashSet<(PackClass, PackId)>>>,
     /// The index, made when a hint fails for the first time, and again when prunes have gone on since.
