@@ -12,8 +12,10 @@ use crate::prune::limits::RepackOptions;
 use crate::prune::report::Amount;
 use crate::store::StorageClassName;
 
-/// A pack with less than this part of what a new one has is small.
+/// A pack with less than this part of what a new one has is small, if it has also less than this: what was large does not
+/// become small when larger packs are asked for.
 const SMALL_PART: u64 = 4;
+const SMALL_BYTES_MAX: u64 = 8 << 20;
 /// So many small ones are merged if that makes one which is not small, and more of them in any case.
 const MERGED_LEAST: usize = 8;
 const MERGED_ALWAYS: usize = 64;
@@ -175,7 +177,7 @@ fn take(pack: &PackUse, room: &mut u64) -> bool {
 
 /// Packs of a class that are shorter than this are small.
 pub(super) fn small_below_bytes(target_bytes: usize) -> u64 {
-    target_bytes as u64 / SMALL_PART
+    (target_bytes as u64 / SMALL_PART).min(SMALL_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -78,6 +78,16 @@ fn what_was_merged_is_not_merged_again() {
 }
 
 #[test]
+fn packs_do_not_become_small_because_new_ones_are_to_be_larger() {
+    let small_below = |target_mib: usize| small_below_bytes(target_mib << 20);
+    assert_eq!([4, 8, 32].map(small_below), [1 << 20, 2 << 20, 8 << 20]);
+    let small_below_bytes = small_below(256);
+    assert_eq!(small_below_bytes, 8 << 20);
+    let full: Vec<PackUse> = (0..100).map(|number| pack(number, 32 << 20, 100)).collect();
+    assert_eq!(chosen(&full, Limits { small_below_bytes, ..LIMITS }).0, [0_u8; 0]);
+}
+
+#[test]
 fn archived_packs_and_those_that_are_paid_for_are_no_candidates() {
     let of_class = |number, class: &str| PackUse { storage_class: class.parse().ok(), ..pack(number, 1000, 50) };
     let minimum_days = [("STANDARD_IA".parse().unwrap(), 30), ("GLACIER".parse().unwrap(), 90)].into();
