@@ -236,6 +236,35 @@ async fn what_is_damaged_is_left_alone_and_told_and_never_copied() {
     assert_tidy(&world, &[kept]).await;
 }
 
+#[tokio::test]
+async fn what_is_damaged_takes_no_room_from_others() {
+    let (world, kept) = partly_dead().await;
+    let limit = 300 * KIB as u64;
+    let options =
+        PruneOptions { repack: RepackOptions { max_repack_bytes: Some(limit), ..thorough().repack }, ..thorough() };
+    let packs = async |world: &World| world.keys("data/").await.into_iter().collect::<BTreeSet<Key>>();
+    let (tried, before) = (world.copy().await, packs(&world).await);
+    prune_well(&tried, &options).await;
+    let left = packs(&tried).await;
+    let mut damaged = Vec::new();
+    for pack in before.difference(&left) {
+        damaged.push((pack.clone(), garble(&world, pack).await));
+    }
+    assert!(!damaged.is_empty() && damaged.len() < before.len() - 1);
+
+    let notes = Arc::new(Notes::default());
+    let report = prune_with("one", &world, world.store(), &options, &notes).await.unwrap();
+    assert!(report.repacked.all_packs().bytes <= limit);
+    assert_eq!((notes.problems().len(), report.repacked.damaged.len()), (damaged.len(), damaged.len()));
+    let left = packs(&world).await;
+    assert!(damaged.iter().all(|(pack, _)| left.contains(pack)));
+    assert!(before.difference(&left).count() >= 1, "others have their room");
+    for (pack, whole) in damaged {
+        world.replace(&pack, whole).await;
+    }
+    assert_tidy(&world, &[kept]).await;
+}
+
 /// Two forgotten backups that have stored the same chunks at once, and a third that needs these.
 #[tokio::test]
 async fn a_chunk_is_taken_from_its_other_place_where_the_newest_is_damaged() {
@@ -371,6 +400,66 @@ async fn what_a_killed_prune_has_rewritten_is_not_rewritten_again() {
     assert_tidy(&world, &[kept]).await;
 }
 
+#[tokio::test]
+async fn what_a_killed_prune_has_rewritten_and_is_damaged_since_is_told_and_copied_again() {
+    let (world, kept) = partly_dead().await;
+    let old: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+    prune_that_dies(&world, "two", puts_plan).await;
+    let all: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+    let new: Vec<&Key> = all.difference(&old).collect();
+    for pack in &new {
+        garble(&world, pack).await;
+    }
+    let notes = Arc::new(Notes::default());
+    let report = prune_with("one", &world, world.store(), &thorough(), &notes).await.unwrap();
+    let problems = notes.problems();
+    let names = |pack: &&Key| problems.iter().filter(|problem| problem.contains(pack.as_str())).count();
+    assert!(problems.len() == new.len() && new.iter().all(|pack| names(pack) == 1), "{problems:?}");
+    assert_eq!(report.repacked.damaged.len(), new.len());
+    world.assert_restorable(&[kept]).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_prune_has_rewritten_and_is_archived_since_is_not_rewritten_again() {
+    let (world, kept) = partly_dead().await;
+    let old: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+    prune_that_dies(&world, "two", puts_plan).await;
+    let class: StorageClassName = "GLACIER".parse().unwrap();
+    let archive = Arc::new(ArchivingStore::new(world.store(), class.clone(), Arc::clone(&world.clock)));
+    let all: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+    all.difference(&old).for_each(|pack| archive.archive(pack, &class));
+    for night in 1..=3 {
+        let notes = Arc::new(Notes::default());
+        let store = Arc::clone(&archive) as Store;
+        let report = prune_with("one", &world, store, &thorough(), &notes).await.unwrap();
+        assert!(report.kept.archived.objects >= 2 && report.kept.archived.bytes > 100_000, "{report:?}");
+        assert_eq!((report.repacked.new_data, notes.problems()), (Amount::default(), vec![]));
+        let left: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+        assert!(left.is_subset(&all) && left.intersection(&old).count() >= 2, "in night {night}");
+        assert!(
+            night == 1 || report.repacked == Repacked { reads: report.repacked.reads.clone(), ..Repacked::default() }
+        );
+        assert_tidy(&world, std::slice::from_ref(&kept)).await;
+    }
+    prune_well(&world, &thorough()).await;
+    assert!(bytes_below(&world, "data/").await < 380 * KIB, "it has been thawed");
+}
+
+#[tokio::test]
+async fn beside_an_open_repair_nothing_is_rewritten() {
+    let (world, kept) = partly_dead().await;
+    let repair = WriteSession::start(world.open().await, world.host("two").session("repair", "")).await.unwrap();
+    let stored = async || (world.keys("data/").await, world.keys("meta/").await, world.keys("index/").await);
+    let before = stored().await;
+    let report = prune_with("one", &world, world.store(), &thorough(), &Arc::new(Notes::default())).await.unwrap();
+    assert_eq!((report.repacked, report.waits_for.len()), (Repacked::default(), 1));
+    assert_eq!(stored().await, before);
+    repair.abandon().await.unwrap();
+    prune_well(&world, &thorough()).await;
+    assert!(bytes_below(&world, "data/").await < 380 * KIB);
+    assert_tidy(&world, &[kept]).await;
+}
+
 /// It begins and ends between the mark of a prune and its plan, and builds on what the prune takes for unused.
 #[tokio::test]
 async fn a_backup_beside_that_needs_what_was_unused_keeps_it() {
@@ -450,6 +539,36 @@ async fn a_prune_whose_session_was_given_up_replaces_nothing() {
     prune_well(&world, &thorough()).await;
     assert!(bytes_below(&world, "data/").await < 380 * KIB);
     assert_tidy(&world, &[kept]).await;
+}
+
+/// On a full disk, or with rights only to delete, what is unused as a whole goes all the same.
+#[tokio::test]
+async fn a_prune_that_cannot_store_packs_deletes_those_that_nothing_needs() {
+    for refused in [&["data/", "meta/"][..], &["meta/"], &["index/"]] {
+        let (world, kept) = partly_dead().await;
+        let before: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+        let dead = back_up_finely(&world, &Sample::random(7, 100 * KIB)).await;
+        forget_now(&world, &dead).await;
+        let all: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+        let is_refused = |operation, target: &str| {
+            operation == Operation::Put && refused.iter().any(|prefix| target.starts_with(prefix))
+        };
+        let act = move |operation, target: &str| {
+            if is_refused(operation, target) { Act::Refuse(StoreErrorKind::Full) } else { Act::Answer }
+        };
+        let (store, notes) = (Arc::new(ScriptedStore::new(world.store(), act)), Arc::new(Notes::default()));
+        let report = prune_with("one", &world, store as Store, &thorough(), &notes).await.unwrap();
+        let problems = notes.problems();
+        assert!(problems.len() == 1 && problems[0].contains("rewriting packs: "), "{problems:?}");
+        assert_eq!((report.repacked, report.waits_for), (Repacked::default(), vec![]));
+        let left: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
+        assert!(all.len() > before.len() && all.difference(&before).all(|pack| !left.contains(pack)));
+        assert!(before.is_subset(&left));
+        assert_tidy(&world, std::slice::from_ref(&kept)).await;
+        prune_well(&world, &thorough()).await;
+        assert!(bytes_below(&world, "data/").await < 380 * KIB);
+        assert_tidy(&world, &[kept]).await;
+    }
 }
 
 /// A small scene with two packs to rewrite, for what is tried many times.

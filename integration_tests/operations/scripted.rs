@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Answer,
     /// It is done, and its answer gets lost.
     LoseAnswer,
+    /// It is not done, which is answered.
+    Refuse(StoreErrorKind),
     /// It is not done, and never answered.
     Swallow,
     /// It is done, and never answered.
@@ -107,6 +109,10 @@ impl ScriptedStore {
                 request.await?;
                 let (object, reason) = (target.to_owned(), "the answer got lost".to_owned());
                 Err(StoreError { kind: StoreErrorKind::Transient, operation: "asking for", object, reason })
+            }
+            Act::Refuse(kind) => {
+                let (object, reason) = (target.to_owned(), "the script refuses it".to_owned());
+                Err(StoreError { kind, operation: "asking for", object, reason })
             }
             Act::Wait(time) => {
                 tokio::time::sleep(time).await;

@@ -5,6 +5,7 @@
 mod choose;
 mod copy;
 mod elsewhere;
+mod left;
 mod store;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,11 +22,14 @@ use crate::prune::limits::{MaxUnused, RepackOptions};
 use crate::prune::mark::{Fate, MarkedPack, Marking};
 use crate::prune::plan::{Observed, Pack, plan_deletion};
 use crate::prune::report::{Kept, Repacked};
+use crate::prune::sessions::open_repairs;
 use crate::records::session::Outcome;
 use crate::repository::session::{REPACK, WriteSession, is_data_tier};
 use crate::repository::{Damage, Repository};
+use crate::store::StoreError;
 use choose::{Candidates, Choice, Limits, PackUse, choose_packs, small_below_bytes};
-use copy::{Left, Part, copy_packs};
+use copy::{Part, copy_packs};
+use left::Left;
 use store::{PackStore, pack_target_bytes};
 
 /// A repack, and what it works with.
@@ -60,6 +64,10 @@ struct Run<'a, 'm> {
     plaintext_bytes: Vec<u64>,
     /// The session, when there is something to rewrite.
     store: Option<PackStore>,
+    /// Packs that were chosen, whether they have been emptied or left alone.
+    tried: HashSet<Pack>,
+    /// Bytes of those that have been emptied.
+    rewritten_bytes: u64,
     done: Done,
 }
 
@@ -68,29 +76,43 @@ impl Repacking<'_> {
     ///
     /// # Errors
     ///
-    /// If the store or the local disk fails. That a pack is damaged is a problem, and it stays as it is.
+    /// If the local disk fails, or the session was given up by another prune. That a pack is damaged is a problem, and it stays
+    /// as it is; that the store fails is one, and all packs do.
     pub(super) async fn run(&self, marking: &mut Marking<'_>, observed: &Observed<'_>) -> anyhow::Result<Done> {
-        if self.options.max_unused == MaxUnused::Unlimited {
+        let is_wanted = self.options.max_unused != MaxUnused::Unlimited;
+        // Beside a repair no plan would follow.
+        if !is_wanted || !open_repairs(self.repository, &self.host.cache).await?.is_empty() {
             return Ok(Done::default());
         }
-        let (plaintext_bytes, done) = (marking.plaintext_bytes()?, Done::default());
-        let mut run = Run { repacking: self, marking, observed, plaintext_bytes, store: None, done };
-        let rewritten = run.rewrite().await;
-        let Run { store, mut done, .. } = run;
-        let Some(mut store) = store else { return rewritten.map(|()| done) };
-        let ended = match rewritten {
-            Ok(()) => end(&mut store, &mut done.repacked).await,
-            Err(error) => Err(error),
-        };
-        match ended {
-            Ok(()) => Ok(done),
-            Err(error) => {
-                give_up(&store.session()).await;
-                // Damage that is met only now is no reason to mark once more.
-                let is_damage = error.downcast_ref::<Damage>().is_some();
-                Err(if is_damage { anyhow!("rewriting packs: {error:#}") } else { error.context("rewriting packs") })
-            }
+        let plaintext_bytes = marking.plaintext_bytes()?;
+        let (store, tried, rewritten_bytes, done) = (None, HashSet::new(), 0, Done::default());
+        let mut run = Run { repacking: self, marking, observed, plaintext_bytes, store, tried, rewritten_bytes, done };
+        let mut rewritten = run.rewrite().await;
+        let Run { mut store, mut done, .. } = run;
+        if let (Ok(()), Some(store)) = (&rewritten, &mut store) {
+            rewritten = end(store, &mut done.repacked).await;
         }
+        let Err(error) = rewritten else { return Ok(done) };
+        if let Some(store) = store {
+            give_up(&store.session()).await;
+        }
+        self.without(done, error)
+    }
+
+    /// What is done when rewriting has failed: nothing is emptied. Where that was the store, what is unused as a whole can go
+    /// all the same: perhaps only then there is room again.
+    fn without(&self, done: Done, error: anyhow::Error) -> anyhow::Result<Done> {
+        // Damage that is met only now is no reason to mark once more.
+        if error.downcast_ref::<Damage>().is_some() {
+            return Err(anyhow!("rewriting packs: {error:#}"));
+        }
+        if error.downcast_ref::<StoreError>().is_none() {
+            return Err(error.context("rewriting packs"));
+        }
+        self.monitor.problem(&format!("rewriting packs: {error:#}: only packs of which nothing is needed are deleted"));
+        let repacked = Repacked { damaged: done.repacked.damaged, ..Repacked::default() };
+        // Which copies of footers are needed is another question when no data pack is emptied: `looked_at` is forgotten.
+        Ok(Done { repacked, kept: done.kept, ..Done::default() })
     }
 
     fn limits(&self, class: PackClass, unused_bytes: u64, rewritten_bytes: u64) -> Limits {
@@ -118,15 +140,32 @@ async fn end(store: &mut PackStore, report: &mut Repacked) -> anyhow::Result<()>
 
 impl Run<'_, '_> {
     async fn rewrite(&mut self) -> anyhow::Result<()> {
-        let max_unused = self.repacking.options.max_unused;
         let data = self.candidates(PackClass::Data);
-        let limits = self.repacking.limits(PackClass::Data, max_unused.beside(data.used_bytes()), 0);
-        let chosen = choose_packs(&data.packs, limits);
-        self.keep(&data, &chosen);
-        self.copy(PackClass::Data, &chosen.packs).await?;
-        let rewritten = chosen.packs.iter().map(|pack| pack.size_bytes).sum();
-        let meta = self.choose_meta(data.used_bytes(), chosen.unused_bytes, rewritten).await?;
-        self.copy(PackClass::Meta, &meta.packs).await
+        (self.done.kept.archived, self.done.kept.paid_for) = (data.archived, data.paid_for);
+        // When packs are left alone, others have their room.
+        loop {
+            let data = self.choose_data(&data);
+            self.done.kept.unused_bytes = data.unused_bytes;
+            if !self.copy(PackClass::Data, &data.packs).await? {
+                break;
+            }
+        }
+        loop {
+            let meta = self.choose_meta(data.used_bytes(), self.done.kept.unused_bytes).await?;
+            if !self.copy(PackClass::Meta, &meta.packs).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn choose_data(&self, data: &Candidates) -> Choice {
+        let unused = self.repacking.options.max_unused.beside(data.used_bytes());
+        let limits = self.repacking.limits(PackClass::Data, unused, self.rewritten_bytes);
+        choose_packs(&self.untried(&data.packs), limits)
+    }
+
+    fn untried(&self, packs: &[PackUse]) -> Vec<PackUse> {
+        packs.iter().filter(|pack| !self.tried.contains(&(pack.class, pack.id))).cloned().collect()
     }
 
     /// The packs of a class that stay as they are unless they are rewritten.
@@ -160,14 +199,15 @@ impl Run<'_, '_> {
 
     /// Chooses among the packs of metadata. Of those that may be chosen, or deleted, it is looked which copies of footers they
     /// have, as no backup names these.
-    async fn choose_meta(&mut self, used_data: u64, unused_data: u64, rewritten: u64) -> anyhow::Result<Choice> {
+    async fn choose_meta(&mut self, used_data: u64, unused_data: u64) -> anyhow::Result<Choice> {
         let going = plan_deletion(self.observed, self.marking.packs(), &self.done.emptied).meta_packs;
         self.look_at(going).await?;
         loop {
             let meta = self.candidates(PackClass::Meta);
             let used = used_data.saturating_add(meta.used_bytes());
             let unused = self.repacking.options.max_unused.beside(used).saturating_sub(unused_data);
-            let choice = choose_packs(&meta.packs, self.repacking.limits(PackClass::Meta, unused, rewritten));
+            let limits = self.repacking.limits(PackClass::Meta, unused, self.rewritten_bytes);
+            let choice = choose_packs(&self.untried(&meta.packs), limits);
             if !self.look_at(choice.packs.iter().map(|pack| pack.id)).await? {
                 return Ok(choice);
             }
@@ -188,16 +228,10 @@ impl Run<'_, '_> {
         Ok(true)
     }
 
-    fn keep(&mut self, candidates: &Candidates, choice: &Choice) {
-        let kept = &mut self.done.kept;
-        (kept.archived, kept.paid_for) = (candidates.archived, candidates.paid_for);
-        kept.unused_bytes = choice.unused_bytes;
-    }
-
-    /// Copies what is needed of some packs.
-    async fn copy(&mut self, class: PackClass, packs: &[PackUse]) -> anyhow::Result<()> {
+    /// Copies what is needed of some packs; says whether some of them were left alone.
+    async fn copy(&mut self, class: PackClass, packs: &[PackUse]) -> anyhow::Result<bool> {
         if packs.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let repacking = self.repacking;
         let mut left = HashSet::new();
@@ -217,6 +251,9 @@ impl Run<'_, '_> {
                     let reads = done.repacked.reads.entry(storage_class).or_default();
                     reads.objects += part.read.objects;
                     reads.bytes += part.read.bytes;
+                    for (id, error) in part.damaged_elsewhere {
+                        repacking.tell_damage((class, id), &error, &mut done.repacked);
+                    }
                     match part.frames {
                         Ok(frames) => store.add(class, frames).await?,
                         Err(why) => {
@@ -235,12 +272,14 @@ impl Run<'_, '_> {
                 never = send_beats(&session) => match never {},
             }
         }
+        self.tried.extend(packs.iter().map(|pack| (class, pack.id)));
         for pack in packs.iter().filter(|pack| !left.contains(&pack.id)) {
+            self.rewritten_bytes += pack.size_bytes;
             self.done.repacked.packs.entry(pack.storage_class.clone()).or_default().add(pack.size_bytes);
             self.done.repacked.unused_bytes += pack.unused_bytes();
             self.done.emptied.insert((class, pack.id));
         }
-        Ok(())
+        Ok(!left.is_empty())
     }
 }
 
@@ -248,13 +287,18 @@ impl Repacking<'_> {
     /// Notes that a pack stays as it is.
     fn leave(&self, pack: &PackUse, why: Left, done: &mut Done) {
         match why {
-            Left::Damaged(error) => {
-                self.monitor
-                    .problem(&format!("{error:#}: the pack stays as it is; `check --read-data` tells what is lost"));
-                done.repacked.damaged.push((pack.class, pack.id));
-            }
+            Left::Damaged(error) => self.tell_damage((pack.class, pack.id), &error, &mut done.repacked),
             Left::Archived => done.kept.archived.add(pack.unused_bytes()),
             Left::Unusable => tracing::debug!(pack = %pack.id, "it is not rewritten"),
+        }
+    }
+
+    /// Tells once of each pack that it is damaged.
+    fn tell_damage(&self, pack: Pack, error: &anyhow::Error, repacked: &mut Repacked) {
+        if !repacked.damaged.contains(&pack) {
+            self.monitor
+                .problem(&format!("{error:#}: the pack stays as it is; `check --read-data` tells what is lost"));
+            repacked.damaged.push(pack);
         }
     }
 }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
+use crate::id::PackId;
 use crate::object::FormatError;
 use crate::pack::format::{ChunkEntry, FrameEntry, FrameKind, PackFooter};
 use crate::prune::mark::Marking;
 use crate::prune::plan::Pack;
 use crate::prune::repack::choose::PackUse;
-use crate::prune::repack::elsewhere::{Elsewhere, find_elsewhere};
+use crate::prune::repack::elsewhere::{Elsewhere, Found, find_elsewhere};
+use crate::prune::repack::left::{Left, why_left};
 use crate::prune::report::Amount;
-use crate::repository::packs::{StoredFrame, is_there, open_frames, read_pack_end, read_stored_frames};
-use crate::repository::{Damage, Repository, layout};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::repository::packs::{StoredFrame, open_frames, read_pack_end, read_stored_frames};
+use crate::repository::{Repository, layout};
 
 /// Packs whose footers are read at once, and requests for frames.
 const PACKS_AT_ONCE: usize = 4;
@@ -52,17 +53,8 @@ pub(super) struct Part {
     /// The requests it took, and the bytes these got.
     pub(super) read: Amount,
     pub(super) frames: Result<Vec<KeptFrame>, Left>,
-}
-
-/// Why a pack stays as it is.
-#[derive(Debug)]
-pub(super) enum Left {
-    /// It is damaged, as this says.
-    Damaged(anyhow::Error),
-    /// It is archived, though its class does not say so.
-    Archived,
-    /// Another prune has deleted it, or it has frames of a kind that this program does not know.
-    Unusable,
+    /// Other packs that turned out damaged, where chunks of this one were looked for.
+    pub(super) damaged_elsewhere: Vec<(PackId, anyhow::Error)>,
 }
 
 /// A pack whose footer has been read.
@@ -133,17 +125,21 @@ async fn open_pack(repository: &Repository, marking: &Marking<'_>, pack: &PackUs
     let name = (class, id);
     let end_bytes = if size_bytes <= READ_WHOLE_BYTES { size_bytes } else { END_BYTES.min(size_bytes) };
     let read = Amount { objects: 1, bytes: end_bytes };
-    let done = |frames| Step::Done(Part { pack: name, read, frames });
+    let done = |frames| Step::Done(Part { pack: name, read, frames, damaged_elsewhere: Vec::new() });
     let end = match read_pack_end(repository, class, id, size_bytes, end_bytes).await {
         Ok(end) => end,
-        Err(error) => return Ok(vec![done(Err(left(repository, name, error).await?))]),
+        Err(error) => return Ok(vec![done(Err(why_left(repository, name, error).await?))]),
     };
     if end.footer.frames.iter().any(|frame| matches!(frame.kind, FrameKind::Unknown(_))) {
         return Ok(vec![done(Err(Left::Unusable))]);
     }
-    let (needed, looked_for) = needed_chunks(repository, marking, name, &end.footer).await?;
-    let read = Amount { objects: read.objects + looked_for.objects, bytes: read.bytes + looked_for.bytes };
-    let done = |frames| Step::Done(Part { pack: name, read, frames });
+    let (needed, found) = needed_chunks(repository, marking, name, &end.footer).await?;
+    let read = Amount { objects: read.objects + found.read.objects, bytes: read.bytes + found.read.bytes };
+    let done = |frames| Step::Done(Part { pack: name, read, frames, damaged_elsewhere: found.damaged });
+    // What an earlier prune has copied is not copied again because it is archived by now.
+    if found.is_archived {
+        return Ok(vec![done(Err(Left::Archived))]);
+    }
     let (footer, end, end_start) = (Arc::new(end.footer), end.bytes, end.start);
     let opened = Arc::new(Opened { pack: name, footer, needed, end, end_start });
     let runs = runs_of(&opened).into_iter().map(|frames| Step::Read(Run { opened: Arc::clone(&opened), frames }));
@@ -151,13 +147,13 @@ async fn open_pack(repository: &Repository, marking: &Marking<'_>, pack: &PackUs
 }
 
 /// Says for each chunk of a pack whether it has to be copied: if it is needed, and not found in another pack where the index
-/// says it is kept. Gives also what looking there took.
+/// says it is kept. Gives also what was found there.
 async fn needed_chunks(
     repository: &Repository,
     marking: &Marking<'_>,
     (class, pack): Pack,
     footer: &PackFooter,
-) -> anyhow::Result<(Vec<bool>, Amount)> {
+) -> anyhow::Result<(Vec<bool>, Found)> {
     let (mut needed, mut places) = (Vec::with_capacity(footer.chunks.len()), Vec::new());
     let mut elsewhere = Elsewhere::default();
     for entry in &footer.frames {
@@ -169,11 +165,11 @@ async fn needed_chunks(
             }
         }
     }
-    let (found, read) = find_elsewhere(repository, class, footer, elsewhere).await?;
-    for number in found {
-        needed[number] = false;
+    let found = find_elsewhere(repository, class, footer, elsewhere).await?;
+    for number in &found.chunks {
+        needed[*number] = false;
     }
-    Ok((needed, read))
+    Ok((needed, found))
 }
 
 /// The frames of which something is needed, neighbours together.
@@ -209,7 +205,7 @@ fn runs_of(opened: &Opened) -> Vec<Range<usize>> {
 async fn read_run(repository: &Repository, Run { opened, frames }: &Run) -> anyhow::Result<Part> {
     let Opened { pack, footer, end, end_start, .. } = opened.as_ref();
     let range = footer.frames[frames.start].range.start..footer.frames[frames.end - 1].range.end;
-    let part = |read, frames| Ok(Part { pack: *pack, read, frames });
+    let part = |read, frames| Ok(Part { pack: *pack, read, frames, damaged_elsewhere: Vec::new() });
     if range.start >= *end_start {
         let at_hand = open_frames(end.clone(), *end_start, footer, frames.clone()).await;
         if let Some(kept) = at_hand.ok().and_then(|stored| keep(opened, frames, stored).ok()) {
@@ -222,7 +218,7 @@ async fn read_run(repository: &Repository, Run { opened, frames }: &Run) -> anyh
     let kept = stored.and_then(|stored| keep(opened, frames, stored).map_err(|error| repository.fault(&key, &error)));
     match kept {
         Ok(kept) => part(read, Ok(kept)),
-        Err(error) => part(read, Err(left(repository, *pack, error).await?)),
+        Err(error) => part(read, Err(why_left(repository, *pack, error).await?)),
     }
 }
 
@@ -250,21 +246,4 @@ fn keep(opened: &Opened, frames: &Range<usize>, stored: Vec<StoredFrame>) -> Res
         kept.push(KeptFrame { kind: frame.kind, chunks, piece });
     }
     Ok(kept)
-}
-
-/// Why a pack stays as it is that could not be read.
-///
-/// # Errors
-///
-/// `error`, where it is neither damage nor that the pack is archived.
-async fn left(repository: &Repository, (class, id): Pack, error: anyhow::Error) -> anyhow::Result<Left> {
-    let kind = error.downcast_ref::<StoreError>().map(|error| error.kind);
-    if kind == Some(StoreErrorKind::Archived) {
-        return Ok(Left::Archived);
-    }
-    if error.downcast_ref::<Damage>().is_none() {
-        return Err(error);
-    }
-    // Where it is lost and no prune has deleted it, the next mark tells.
-    Ok(if is_there(repository, class, id).await? { Left::Damaged(error) } else { Left::Unusable })
 }

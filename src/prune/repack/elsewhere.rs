@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::id::PackId;
+use crate::id::{ChunkId, PackId};
+use crate::object::FormatError;
 use crate::pack::format::{PackClass, PackFooter};
+use crate::prune::plan::Pack;
+use crate::prune::repack::left::{Left, why_left};
 use crate::prune::report::Amount;
 use crate::repository::packs::{read_frames, read_pack_footer};
-use crate::repository::{Damage, Repository};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::repository::{Repository, layout};
 
 /// Frames that are read in one request.
 const FRAMES_AT_ONCE: usize = 4;
@@ -21,7 +23,20 @@ const FOOTER_READ: Amount = Amount { objects: 2, bytes: 64 << 10 };
 /// The numbers of chunks in a pack's footer, by the pack and the frame where they are said to be.
 pub(super) type Elsewhere = BTreeMap<PackId, BTreeMap<u32, Vec<usize>>>;
 
-/// Reads chunks of a pack in others; gives the numbers of those that are right there, and what it took.
+/// What was found of a pack's chunks in others.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The numbers of those that are right there.
+    pub(super) chunks: Vec<usize>,
+    /// What it took.
+    pub(super) read: Amount,
+    /// Whether one of the other packs is archived, so that it is not known what it has.
+    pub(super) is_archived: bool,
+    /// Those of them that turned out damaged, as these say.
+    pub(super) damaged: Vec<(PackId, anyhow::Error)>,
+}
+
+/// Looks for chunks of a pack in others.
 ///
 /// # Errors
 ///
@@ -31,24 +46,61 @@ pub(super) async fn find_elsewhere(
     class: PackClass,
     footer: &PackFooter,
     elsewhere: Elsewhere,
-) -> anyhow::Result<(Vec<usize>, Amount)> {
-    let (mut found, mut read) = (Vec::new(), Amount::default());
+) -> anyhow::Result<Found> {
+    let mut found = Found::default();
     for (pack, frames) in elsewhere {
-        let Some(others) = unless_unreadable(read_pack_footer(repository, class, pack).await)? else { continue };
+        let others = read_pack_footer(repository, class, pack).await;
+        let Some(others) = found.unless_left(repository, (class, pack), others).await? else { continue };
         let others = Arc::new(others);
-        read = Amount { objects: read.objects + FOOTER_READ.objects, bytes: read.bytes + FOOTER_READ.bytes };
+        found.read.objects += FOOTER_READ.objects;
+        found.read.bytes += FOOTER_READ.bytes;
         for run in runs_of(&frames, others.frames.len()) {
             let range = others.frames[run.start].range.start..others.frames[run.end - 1].range.end;
-            read.add(range.end - range.start);
-            let opened = unless_unreadable(read_frames(repository, pack, &others, run.clone()).await)?;
+            found.read.add(range.end - range.start);
+            let opened = read_frames(repository, pack, &others, run.clone()).await;
+            let opened = found.unless_left(repository, (class, pack), opened).await?;
             for (frame, opened) in run.zip(opened.into_iter().flatten()) {
                 let wanted = u32::try_from(frame).ok().and_then(|frame| frames.get(&frame));
-                let is_right = |number: &&usize| opened.chunk(&footer.chunks[**number].id).is_some();
-                found.extend(wanted.into_iter().flatten().filter(is_right));
+                for number in wanted.into_iter().flatten().copied() {
+                    let id = footer.chunks[number].id;
+                    if opened.chunk(&id).is_some() {
+                        found.chunks.push(number);
+                    } else if has_entry(&others, frame, &id) {
+                        let error = FormatError::invalid("a chunk does not have the bytes its id says");
+                        let key = layout::pack_key(class, &pack);
+                        found.damaged.push((pack, repository.fault(&key, &error)));
+                    }
+                }
             }
         }
     }
-    Ok((found, read))
+    Ok(found)
+}
+
+impl Found {
+    /// What was read of a pack, if it could be read.
+    async fn unless_left<T>(
+        &mut self,
+        repository: &Repository,
+        pack: Pack,
+        read: anyhow::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
+        let error = match read {
+            Ok(read) => return Ok(Some(read)),
+            Err(error) => error,
+        };
+        match why_left(repository, pack, error).await? {
+            Left::Damaged(error) => self.damaged.push((pack.1, error)),
+            Left::Archived => self.is_archived = true,
+            Left::Unusable => {}
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a pack itself says that a chunk is in a frame of it, not only the index.
+fn has_entry(footer: &PackFooter, frame: usize, id: &ChunkId) -> bool {
+    footer.chunks[footer.frames[frame].chunks.clone()].iter().any(|entry| entry.id == *id)
 }
 
 /// Neighbouring frames together, of those that are there.
@@ -61,16 +113,6 @@ fn runs_of(frames: &BTreeMap<u32, Vec<usize>>, count: usize) -> Vec<Range<usize>
         }
     }
     runs
-}
-
-fn unless_unreadable<T>(read: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
-    let is_archived = |error: &StoreError| error.kind == StoreErrorKind::Archived;
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error) if error.downcast_ref::<Damage>().is_some() => Ok(None),
-        Err(error) if error.downcast_ref().is_some_and(is_archived) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]
