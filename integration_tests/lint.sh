@@ -8,13 +8,22 @@ cargo fmt --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets -- -D warnings
 
-# Changes that break the program on purpose have to fit it: see mutations.sh.
+# What only a clone can tell. Changes that break the program on purpose have to fit it: see mutations.sh.
 if command -v git >/dev/null; then
     for patch in integration_tests/mutations/*.patch; do
         git apply --check "$patch"
     done
+    # Notes of somebody's work do not belong to the project.
+    known=" .ci .gitignore CHANGELOG.md Cargo.lock Cargo.toml LICENSE Makefile README.md benches clippy.toml deny.toml docs fuzz
+        integration_tests packaging rustfmt.toml src "
+    for name in $(git ls-files | cut -d/ -f1 | sort -u); do
+        case $known in
+            *[[:space:]]"$name"[[:space:]]*) ;;
+            *) echo "$name: does not belong at the top of the project; if it does, name it in lint.sh" >&2; exit 1 ;;
+        esac
+    done
 else
-    echo "LEFT OUT: whether the mutations fit; git is not installed"
+    echo "LEFT OUT: whether the mutations fit and what is at the top of the project; git is not installed"
 fi
 
 if command -v shellcheck >/dev/null; then
