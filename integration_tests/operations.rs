@@ -35,6 +35,8 @@ mod lost_packs;
 mod model;
 #[path = "operations/noting.rs"]
 mod noting;
+#[path = "operations/one_at_a_time.rs"]
+mod one_at_a_time;
 #[path = "operations/prune_beside.rs"]
 mod prune_beside;
 #[path = "operations/prune_orders.rs"]

@@ -2,12 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::policy::Policies;
 use super::requests::Usage;
@@ -21,9 +22,18 @@ use super::{
 /// An operation that fails with [`StoreErrorKind::Transient`] is taken for a sign that the store is asked too much: half
 /// as many run from then on, and one more after each round that succeeds, as TCP does it. Operations that were under
 /// way together and fail together count once.
+///
+/// Each operation is a task of its own, so that one that nobody asks for meanwhile goes on and makes place for others: what
+/// reads ahead and waits for another operation before it looks at what it has read would otherwise wait for ever. An
+/// operation whose future is dropped is given up.
 #[derive(Debug)]
 pub struct LimitStore {
     inner: Store,
+    limit: Arc<Limit>,
+}
+
+#[derive(Debug)]
+struct Limit {
     permits: Semaphore,
     window: Mutex<Window>,
 }
@@ -65,15 +75,36 @@ impl LimitStore {
     #[must_use]
     pub fn new(inner: Store, operations: NonZeroUsize) -> Self {
         let most = operations.get().min(Semaphore::MAX_PERMITS);
-        let window = Window { most, allowed: most, permits: most, successes: 0, lowered: 0 };
-        Self { inner, permits: Semaphore::new(most), window: Mutex::new(window) }
+        let window = Mutex::new(Window { most, allowed: most, permits: most, successes: 0, lowered: 0 });
+        Self { inner, limit: Arc::new(Limit { permits: Semaphore::new(most), window }) }
     }
 
+    async fn run<T, F>(&self, operation: impl FnOnce(Store) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let (limit, operation) = (Arc::clone(&self.limit), operation(Arc::clone(&self.inner)));
+        // A set ends its tasks when it is dropped; a task alone would go on.
+        let mut task = JoinSet::new();
+        task.spawn(async move { limit.run(operation).await });
+        match task.join_next().await.expect("one task was started") {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that shuts down ends a task before its time; then nobody waits for it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl Limit {
     fn window(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run<T>(&self, operation: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+    async fn run<T>(&self, operation: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let permit = self.permits.acquire().await.expect("the semaphore is never closed");
         let lowered = self.window().lowered;
         let result = operation.await;
@@ -98,43 +129,53 @@ impl ObjectStore for LimitStore {
     }
 
     async fn put(&self, key: &Key, body: Bytes, tier: Tier) -> Result<PutOutcome, StoreError> {
-        self.run(self.inner.put(key, body, tier)).await
+        let key = key.clone();
+        self.run(|store| async move { store.put(&key, body, tier).await }).await
     }
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        self.run(self.inner.get(key, limit_bytes)).await
+        let key = key.clone();
+        self.run(|store| async move { store.get(&key, limit_bytes).await }).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.run(self.inner.get_range(key, range)).await
+        let key = key.clone();
+        self.run(|store| async move { store.get_range(&key, range).await }).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
-        self.run(self.inner.head(key)).await
+        let key = key.clone();
+        self.run(|store| async move { store.head(&key).await }).await
     }
 
     async fn upload_checksum(&self, key: &Key) -> Result<UploadChecksum, StoreError> {
-        self.run(self.inner.upload_checksum(key)).await
+        let key = key.clone();
+        self.run(|store| async move { store.upload_checksum(&key).await }).await
     }
 
     async fn thaw_state(&self, key: &Key) -> Result<ThawState, StoreError> {
-        self.run(self.inner.thaw_state(key)).await
+        let key = key.clone();
+        self.run(|store| async move { store.thaw_state(&key).await }).await
     }
 
     async fn request_thaw(&self, key: &Key, request: ThawRequest) -> Result<ThawOutcome, StoreError> {
-        self.run(self.inner.request_thaw(key, request)).await
+        let key = key.clone();
+        self.run(|store| async move { store.request_thaw(&key, request).await }).await
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StoreError> {
-        self.run(self.inner.list_page(prefix, after)).await
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        self.run(|store| async move { store.list_page(&prefix, after.as_ref()).await }).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.run(self.inner.delete(key)).await
+        let key = key.clone();
+        self.run(|store| async move { store.delete(&key).await }).await
     }
 
     async fn remove_unfinished(&self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
-        self.run(self.inner.remove_unfinished(prefix, before)).await
+        let prefix = prefix.to_owned();
+        self.run(|store| async move { store.remove_unfinished(&prefix, before).await }).await
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -149,7 +190,6 @@ impl ObjectStore for LimitStore {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::Arc;
     use std::task::Poll;
 
     use super::*;
@@ -173,8 +213,8 @@ mod tests {
     async fn an_operation_waits_until_one_of_those_before_it_is_done() {
         let store = LimitStore::new(memory(), limit(2));
         let key = Key::new("a").unwrap();
-        let first = store.permits.acquire().await.unwrap();
-        let second = store.permits.acquire().await.unwrap();
+        let first = store.limit.permits.acquire().await.unwrap();
+        let second = store.limit.permits.acquire().await.unwrap();
 
         let mut waiting = store.put(&key, Bytes::new(), Tier::Data);
         let is_pending = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
@@ -186,20 +226,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_operation_that_nobody_goes_on_with_keeps_no_place() {
+        let store = LimitStore::new(memory(), limit(1));
+        let key = Key::new("a").unwrap();
+        let mut first = store.put(&key, Bytes::new(), Tier::Data);
+        let is_pending = poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending())).await;
+        assert!(is_pending);
+        assert_eq!(store.head(&key).await.unwrap().size_bytes, 0);
+        assert_eq!(first.await.unwrap(), PutOutcome::Stored);
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_is_dropped_gives_its_place_up() {
+        let store = LimitStore::new(memory(), limit(1));
+        let held = store.limit.permits.acquire().await.unwrap();
+        let key = Key::new("a").unwrap();
+        let mut waiting = store.put(&key, Bytes::new(), Tier::Data);
+        let is_pending = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
+        assert!(is_pending);
+        drop(waiting);
+        drop(held);
+        assert_eq!(store.head(&key).await.unwrap_err().kind, StoreErrorKind::NotFound);
+    }
+
+    #[tokio::test]
     async fn a_busy_store_is_asked_less_and_then_slowly_more() {
         let failing = FaultyStore::new(memory()).with_fault(Fault::Before(1), StoreErrorKind::Transient);
         let store = LimitStore::new(Arc::new(failing), limit(8));
         assert!(!list(&store).await);
-        assert_eq!(store.window().allowed, 4);
+        assert_eq!(store.limit.window().allowed, 4);
         // A round of 4, one of 5, one of 6 and one of 7.
         let mut allowed = Vec::new();
         for _ in 0..4 + 5 + 6 + 7 {
             assert!(list(&store).await);
-            allowed.push(store.window().allowed);
+            allowed.push(store.limit.window().allowed);
         }
         assert_eq!((allowed[2], allowed[3], allowed[8], allowed[14], allowed[21]), (4, 5, 6, 7, 8));
         assert!(list(&store).await);
-        assert_eq!((store.permits.available_permits(), store.window().permits), (8, 8));
+        assert_eq!((store.limit.permits.available_permits(), store.limit.window().permits), (8, 8));
     }
 
     #[tokio::test]
@@ -209,7 +273,7 @@ mod tests {
         for _ in 0..20 {
             assert!(!list(&store).await);
         }
-        assert_eq!((store.permits.available_permits(), store.window().allowed), (1, 1));
+        assert_eq!((store.limit.permits.available_permits(), store.limit.window().allowed), (1, 1));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 
 use crate::id::PackId;
 use crate::object::FormatError;
@@ -101,24 +101,20 @@ pub(super) async fn copy_packs(
     packs: &[PackUse],
     mut take: impl AsyncFnMut(Part) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let read = |step: Step| async move {
-        match step {
+    let opened = stream::iter(packs).map(|pack| open_pack(repository, marking, pack)).buffered(PACKS_AT_ONCE);
+    let steps = opened.flat_map(|steps| match steps {
+        Ok(steps) => stream::iter(steps.into_iter().map(Ok).collect::<Vec<_>>()),
+        Err(error) => stream::iter(vec![Err(error)]),
+    });
+    let read = |step: anyhow::Result<Step>| async move {
+        match step? {
             Step::Done(part) => Ok(part),
             Step::Read(run) => read_run(repository, &run).await,
         }
     };
-    // What is read at once is read to its end before any of it is taken: a request that nobody goes on with would keep its
-    // place among those that the store is sent at once, and what is taken has to be stored.
-    for packs in packs.chunks(PACKS_AT_ONCE) {
-        let opened = stream::iter(packs).map(|pack| open_pack(repository, marking, pack)).buffered(PACKS_AT_ONCE);
-        let mut steps = opened.try_collect::<Vec<_>>().await?.into_iter().flatten().peekable();
-        while steps.peek().is_some() {
-            let batch: Vec<Step> = steps.by_ref().take(REQUESTS_AT_ONCE).collect();
-            let parts: Vec<Part> = stream::iter(batch).map(read).buffered(REQUESTS_AT_ONCE).try_collect().await?;
-            for part in parts {
-                take(part).await?;
-            }
-        }
+    let mut parts = std::pin::pin!(steps.map(read).buffered(REQUESTS_AT_ONCE));
+    while let Some(part) = parts.next().await {
+        take(part?).await?;
     }
     Ok(())
 }
