@@ -59,6 +59,12 @@ class Repository:
                 found.append(Manifest(key.removeprefix("manifests/"), self.digests[key], record))
         return sorted(found, key=lambda manifest: manifest.record["created_at"])
 
+    def deleted_packs(self) -> set[bytes]:
+        """Those that prunes have deleted, as their final lists say."""
+        finals = [record for key, record in self.records.items() if key.startswith("prune/") and key.endswith("/final")]
+        columns = [final.get(column, b"") for final in finals for column in ("data_packs", "meta_packs")]
+        return {column[start : start + 32] for column in columns for start in range(0, len(column), 32)}
+
     def published_sessions(self) -> set[bytes]:
         return {manifest.record["session"] for manifest in self.manifests()}
 

@@ -18,8 +18,6 @@ from harness.tool import Tool
 FAILED = 1
 # Fresh data cannot be compressed, and is in no other backup.
 FRESH_BYTES = interruption.FRESH_MIB << 20
-# verify_manifest.py holds the packs of each backup to what its manifest says, so they stay as they were stored.
-WITHOUT_REWRITING = ("--max-unused", "unlimited")
 
 
 def work(context: Context) -> None:
@@ -42,7 +40,7 @@ def work(context: Context) -> None:
 
 
 def prune(tool: Tool, *options: str) -> dict:
-    report = json.loads(tool.must("prune", "--json", *WITHOUT_REWRITING, *options).output)
+    report = json.loads(tool.must("prune", "--json", *options).output)
     check(report["complete"], f"the prune waits for {report['waits_for']}, and nothing else is running")
     return report
 
@@ -71,7 +69,7 @@ def ids(tool: Tool) -> set[str]:
 
 def room_is_given_back(tool: Tool, store: Store, backup: str) -> None:
     objects, before = set(store.listing()), bytes_in(store)
-    planned = json.loads(tool.must("prune", "--json", *WITHOUT_REWRITING, "--dry-run", "--grace", "0s").output)
+    planned = json.loads(tool.must("prune", "--json", "--dry-run", "--grace", "0s").output)
     check(set(store.listing()) == objects, "a prune's dry run has changed the repository")
     report = prune(tool, "--grace", "0s")
     given_back = before - bytes_in(store)
