@@ -274,7 +274,8 @@ pub(super) fn total_line(report: &RunReport) -> Option<String> {
     let unchanged = sent.iter().filter(|one| one.outcome == BackupKind::Unchanged.to_string()).count();
     let (stream, new, stored) = (sum(|one| one.stream_bytes), sum(|one| one.new_bytes), sum(|one| one.stored_bytes));
     let size = |bytes| crate::size::ByteSize::from_bytes(bytes).to_string();
-    let ratio = if stored == 0 { 1.0 } else { bytes(stream) / bytes(stored) };
+    // Of next to nothing, what is noted of each backup is the larger part.
+    let ratio = if stream > stored { format!(" (1:{:.1})", bytes(stream) / bytes(stored)) } else { String::new() };
     let with = report.requests.map_or(String::new(), |requests| format!(", with {} requests", requests.total()));
     let cost = report.cost.as_ref().map_or(String::new(), |CostReport { currency, requests, month }| {
         format!(": {requests} {currency} for these, and {month} {currency} a month for what was stored")
@@ -284,7 +285,7 @@ pub(super) fn total_line(report: &RunReport) -> Option<String> {
         0 => None,
         1 => Some(format!("done {took}")),
         backups => Some(format!(
-            "{backups} backups, {unchanged} of them unchanged: {} of stream, {} new, {} stored (1:{ratio:.1}), {took}",
+            "{backups} backups, {unchanged} of them unchanged: {} of stream, {} new, {} stored{ratio}, {took}",
             size(stream),
             size(new),
             size(stored),
@@ -336,6 +337,26 @@ mod tests {
             let facts = report.facts();
             assert!(facts.contains(&("BTRFS_TO_S3_RESULT", expected.0.to_owned())), "{facts:?}");
             assert!(facts.contains(&("BTRFS_TO_S3_SUBVOLUMES_FAILED", "data".to_owned())), "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_told_where_there_is_one() {
+        let mut report = report(&Ok(()), &[]);
+        for (stream_bytes, stored_bytes, expected) in [
+            (4000 << 20, 500 << 20, "7.81 GiB of stream, 0 B new, 1000 MiB stored (1:8.0), in"),
+            (0, 800, "1.56 KiB stored, in"),
+        ] {
+            for one in &mut report.subvolumes {
+                *one = SubvolumeReport {
+                    id: Some("1".to_owned()),
+                    stream_bytes,
+                    stored_bytes,
+                    ..SubvolumeReport::empty("", 0.0)
+                };
+            }
+            let line = total_line(&report).unwrap();
+            assert!(line.contains(expected), "{line}");
         }
     }
 
