@@ -24,7 +24,7 @@ use crate::scripted::{Act, ScriptedStore};
 use crate::world::{Made, MemorySink, MemorySource, Notes, World, assert_same_bytes, begin, request, small_options};
 
 /// Much longer than a test takes, so that one that stands still ends.
-const FOR_EVER: Duration = Duration::from_secs(120);
+const FOR_EVER: Duration = Duration::from_mins(2);
 
 /// The world's store, which takes its time and is asked one thing at a time.
 fn narrow(world: &World) -> Store {
