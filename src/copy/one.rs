@@ -10,7 +10,7 @@ use crate::backup::{
     BackupRun, BackupSummary, Recipe, Uploader, check_chain, keep_if_interrupted, unless_interrupted, with_beats,
 };
 use crate::chunker::Chunk;
-use crate::copy::windows::read_windows;
+use crate::copy::windows::gather_windows;
 use crate::copy::{CopiedAs, Copying, NotCopied};
 use crate::id::ManifestId;
 use crate::monitor::{Counter, Monitor};
@@ -22,7 +22,7 @@ use crate::repository::catalog::Published;
 use crate::repository::index::ChunkIndex;
 use crate::repository::notes::{Notes, Said, put_note};
 use crate::repository::session::WriteSession;
-use crate::restore::{Entries, Frames, Locator, Window, chunk_of, forward_windows};
+use crate::restore::{Entries, Frames, Locator, Window, chunk_of, fetch_window, forward_windows};
 use crate::tree::Tree;
 use crate::tree::node::Entry;
 
@@ -147,10 +147,13 @@ impl<'a> Copier<'a> {
         uploader: &mut Uploader<'_>,
     ) -> anyhow::Result<()> {
         let uploader = Mutex::new(uploader);
-        let read = read_windows(reader, tree, &self.copying.reading, &uploader).map_err(of_source)?;
+        let options = &self.copying.reading;
+        let gathered = gather_windows(reader, tree, options, &uploader).map_err(of_source)?;
+        let fetch = |window| fetch_window(reader, window, options, None);
         // Two sides, so that reading goes on while the other waits for packs to be stored.
         let (sender, mut windows) = mpsc::channel(1);
-        let reading = async { forward_windows(read, sender).await.map_err(of_source) };
+        let reading =
+            async { forward_windows(gathered, fetch, options.windows_ahead, sender).await.map_err(of_source) };
         let storing = async {
             while let Some((window, frames)) = windows.recv().await {
                 let mut uploader = uploader.lock().await;

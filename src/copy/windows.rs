@@ -1,10 +1,10 @@
-//! Reads the file data of a backup ahead of its use: only what the destination does not have.
+//! Gathers the file data of a backup, to be read ahead of its use: only what the destination does not have.
 
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, Stream};
 use tokio::sync::Mutex;
 
 use crate::backup::Uploader;
-use crate::restore::{Entries, Frames, Locator, RestoreOptions, Window, fetch_window};
+use crate::restore::{Entries, Locator, RestoreOptions, Window};
 use crate::tree::Tree;
 use crate::tree::node::Entry;
 
@@ -20,25 +20,18 @@ struct Ahead<'a> {
     next: Option<(Entry, IsKnown)>,
 }
 
-/// Gives the entries of a tree of file data in windows, with the frames that have what is missing of them. Some windows are
-/// read at once.
-pub(super) fn read_windows<'a>(
+/// Gives the entries of a tree of file data in windows.
+pub(super) fn gather_windows<'a>(
     locator: &'a Locator,
     tree: &Tree,
     options: &'a RestoreOptions,
     uploader: &'a SharedUploader<'_, '_>,
-) -> anyhow::Result<impl Stream<Item = anyhow::Result<(Window, Frames)>>> {
+) -> anyhow::Result<impl Stream<Item = anyhow::Result<Window>>> {
     let ahead = Ahead { entries: Entries::new(locator, tree)?, next: None };
-    let windows = stream::try_unfold(ahead, move |mut ahead| async move {
+    Ok(stream::try_unfold(ahead, move |mut ahead| async move {
         let window = ahead.gather(options, uploader).await?;
         Ok(window.map(|window| (window, ahead)))
-    });
-    let read = move |window: anyhow::Result<Window>| async move {
-        let mut window = window?;
-        let frames = fetch_window(locator, &mut window, options, None).await?;
-        Ok((window, frames))
-    };
-    Ok(windows.map(read).buffered(options.windows_ahead))
+    }))
 }
 
 impl Ahead<'_> {

@@ -1,12 +1,12 @@
 //! Fetches file data ahead of its use: entries are gathered into windows, and each window's frames are read side by side,
 //! neighbours in one request.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, FuturesOrdered, Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::id::PackId;
@@ -65,34 +65,48 @@ pub(crate) async fn send_data(
     let expiry = &Expiry::new(locator, tree, options);
     let entries = Some((Entries::new(locator, tree)?, Window::default()));
     let windows = stream::unfold(entries, |state| next_window(state, options));
-    let fetched = windows.map(|window| async move {
-        let mut window = window?;
-        let frames = fetch_window(locator, &mut window, options, Some(expiry)).await?;
-        anyhow::Ok((window, frames))
-    });
-    let fetched = fetched.buffered(options.windows_ahead);
+    let fetch = |window| fetch_window(locator, window, options, Some(expiry));
     // Two sides, so that fetching goes on while the other waits for its pieces to be taken.
-    let (window_sender, windows) = mpsc::channel(1);
-    tokio::try_join!(forward_windows(fetched, window_sender), send_pieces(locator, windows, pieces, expiry))?;
+    let (window_sender, fetched) = mpsc::channel(1);
+    let forwarding = forward_windows(windows, fetch, options.windows_ahead, window_sender);
+    tokio::try_join!(forwarding, send_pieces(locator, fetched, pieces, expiry))?;
     Ok(())
 }
 
-/// Hands windows on as they are read, as long as somebody takes them.
+/// Fetches windows, so many at once, and hands them on in their order, as long as somebody takes them.
+///
+/// What has begun is gone on with while nobody takes anything: who takes a window may have to wait for something that the
+/// fetching of another one holds.
 ///
 /// # Errors
 ///
-/// That of the first window that cannot be read.
-pub(crate) async fn forward_windows(
-    fetched: impl Stream<Item = anyhow::Result<(Window, Frames)>>,
+/// That of the first window that cannot be read, when those before it have been taken.
+pub(crate) async fn forward_windows<F>(
+    windows: impl Stream<Item = anyhow::Result<Window>>,
+    fetch: impl Fn(Window) -> F,
+    at_once: usize,
     sender: mpsc::Sender<(Window, Frames)>,
-) -> anyhow::Result<()> {
-    let mut fetched = std::pin::pin!(fetched);
-    while let Some(window) = fetched.next().await {
-        if sender.send(window?).await.is_err() {
-            return Ok(());
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<(Window, Frames)>>,
+{
+    let mut windows = std::pin::pin!(windows.fuse());
+    let (mut under_way, mut fetched) = (FuturesOrdered::new(), VecDeque::new());
+    loop {
+        let has_room = !windows.is_done() && under_way.len() + fetched.len() < at_once.max(1);
+        tokio::select! {
+            Some(window) = windows.next(), if has_room => {
+                let fetching = window.map(&fetch);
+                under_way.push_back(async move { fetching?.await });
+            }
+            Some(window) = under_way.next(), if !under_way.is_empty() => fetched.push_back(window),
+            place = sender.reserve(), if !fetched.is_empty() => match (place, fetched.pop_front()) {
+                (Ok(place), Some(window)) => place.send(window?),
+                _ => return Ok(()),
+            },
+            else => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn send_pieces(
@@ -146,16 +160,16 @@ pub(crate) type Frames = HashMap<Hint, Arc<OpenFrame>>;
 /// gone are read where they are now; the window's entries say so then.
 pub(crate) async fn fetch_window(
     locator: &Locator,
-    window: &mut Window,
+    mut window: Window,
     options: &RestoreOptions,
     expiry: Option<&Expiry<'_>>,
-) -> anyhow::Result<Frames> {
+) -> anyhow::Result<(Window, Frames)> {
     let mut frames = fetch_frames(locator, &window.frames, options, expiry).await?;
-    let moved = follow_moved(locator, window, options).await?;
+    let moved = follow_moved(locator, &mut window, options).await?;
     if !moved.is_empty() {
         frames.extend(fetch_frames(locator, &moved, options, expiry).await?);
     }
-    Ok(frames)
+    Ok((window, frames))
 }
 
 /// Has entries whose pack is gone name the place where their chunk is now; gives the frames of these, as many as a window may
@@ -243,5 +257,70 @@ pub(crate) async fn chunk_of(locator: &Locator, entry: &Entry, frames: &Frames) 
     match frames.get(&hint).and_then(|frame| frame.chunk(&entry.id)) {
         Some(bytes) => Ok(bytes),
         None => locator.chunk(&entry.id, PackClass::Data, hint).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::sync::Mutex;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// A window that can be told from others.
+    fn window(number: u64) -> Window {
+        Window { bytes: number, ..Window::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_window_may_wait_for_what_another_one_holds() {
+        let lock = Mutex::new(());
+        let fetch = |window: Window| async {
+            if window.bytes == 4 {
+                let _held = lock.lock().await;
+                sleep(Duration::from_secs(10)).await;
+            } else {
+                sleep(Duration::from_secs(1)).await;
+            }
+            Ok((window, Frames::new()))
+        };
+        let (sender, mut fetched) = mpsc::channel(1);
+        let forwarding = forward_windows(stream::iter((1..9).map(|number| Ok(window(number)))), fetch, 4, sender);
+        let taking = async {
+            let mut taken = Vec::new();
+            while let Some((window, _)) = fetched.recv().await {
+                sleep(Duration::from_secs(1)).await;
+                let _held = lock.lock().await;
+                taken.push(window.bytes);
+            }
+            anyhow::Ok(taken)
+        };
+        let both = async { tokio::try_join!(forwarding, taking) };
+        let ((), taken) = timeout(Duration::from_secs(3600), both).await.expect("it stands still").unwrap();
+        assert_eq!(taken, (1..9).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_windows_are_fetched_at_once_than_may_be_and_an_error_comes_in_its_turn() {
+        let (under_way, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let fetch = |window: Window| async {
+            most.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sleep(Duration::from_secs(10 - window.bytes)).await;
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            anyhow::ensure!(window.bytes != 6, "the sixth");
+            Ok((window, Frames::new()))
+        };
+        let (sender, mut fetched) = mpsc::channel(9);
+        let windows = stream::iter((1..9).map(|number| Ok(window(number))));
+        let error = forward_windows(windows, fetch, 3, sender).await.unwrap_err();
+        assert_eq!(error.to_string(), "the sixth");
+        assert_eq!(most.into_inner(), 3);
+        for number in 1..6 {
+            assert_eq!(fetched.recv().await.unwrap().0.bytes, number);
+        }
+        assert!(fetched.recv().await.is_none());
     }
 }
