@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 210, 40, 50
-COLOURS = ["#0b5fa5", "#d1495b", "#2a9d4f", "#e0912b", "#7a5195", "#5c6b73", "#b5651d", "#17a2b8", "#9c9c2d", "#000000"]
+WIDTH, HEIGHT = 820, 420
+LEFT, RIGHT, TOP, BOTTOM = 60, 270, 54, 50
+# By program; its ways differ by their dashes.
+COLOURS = {"btrfs_to_s3": "#0b5fa5", "restic": "#d1495b", "borg": "#2a9d4f", "rustic": "#e0912b", "bupstash": "#7a5195"}
+DASHES = {"full": "", "files": ' stroke-dasharray="7 4"', "incremental": ' stroke-dasharray="2 3"'}
 
 
 def nice_top(value: float) -> float:
@@ -22,6 +24,10 @@ def nice_top(value: float) -> float:
     while step * 10 > value * 10:
         step /= 10
     return next(step * factor for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * factor >= value)
+
+
+def rounded(value: float) -> str:
+    return f"{value:.1f}" if value < 20 else f"{value:.0f}"
 
 
 def draw(title: str, unit: str, lines: dict[str, list[float]]) -> str:
@@ -48,18 +54,20 @@ def draw(title: str, unit: str, lines: dict[str, list[float]]) -> str:
     for night in range(nights):
         parts.append(f'<text x="{x(night):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{night}</text>')
     parts.append(f'<text x="{LEFT + plot_width / 2}" y="{HEIGHT - 12}" text-anchor="middle">night</text>')
-    parts.append(f'<text x="16" y="{TOP - 6}">{escape(unit)}</text>')
+    parts.append(f'<text x="{LEFT - 8}" y="{TOP - 14}" text-anchor="end">{escape(unit)}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT + 14}" y="{TOP - 14}">in night {nights - 1}:</text>')
     by_last = sorted(lines, key=lambda name: -lines[name][-1])
     for row, name in enumerate(by_last):
-        colour = COLOURS[list(lines).index(name) % len(COLOURS)]
-        dashes = ' stroke-dasharray="6 4"' if name.endswith("files") else ""
+        program, way = name.split(" ", 1)
+        colour, dashes = COLOURS[program], DASHES[way]
         points = " ".join(f"{x(night):.1f},{y(value):.1f}" for night, value in enumerate(lines[name]))
         width = 3 if name.startswith("btrfs_to_s3") else 1.5
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"{dashes}/>')
+        parts += [f'<circle cx="{x(night):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>' for night, value in enumerate(lines[name])]
         place = TOP + 10 + row * 20
         start = WIDTH - RIGHT + 14
         parts.append(f'<line x1="{start}" x2="{start + 24}" y1="{place}" y2="{place}" stroke="{colour}" stroke-width="{width}"{dashes}/>')
-        parts.append(f'<text x="{start + 30}" y="{place + 4}">{escape(name)}: {lines[name][-1]:g}</text>')
+        parts.append(f'<text x="{start + 32}" y="{place + 4}">{escape(name)}: {rounded(lines[name][-1])}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
