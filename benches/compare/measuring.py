@@ -69,7 +69,7 @@ def run(command: list[object], stdin: Path | list[str] | None = None, environmen
     if child.returncode != 0:
         raise SystemExit(f"{' '.join(words)} ended with {child.returncode}:\n{errors}")
     measured = {
-        "command": " ".join(words),
+        "command": " ".join(words).replace(str(BINARY), "btrfs_to_s3"),
         "wall_s": round(time.monotonic() - started, 2),
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
         "peak_mib": round(usage.ru_maxrss / 1024, 1),
