@@ -5,6 +5,7 @@
 mod archiving;
 pub(crate) mod frames;
 mod interruption;
+mod options;
 mod reading;
 mod recipe;
 mod unchanged;
@@ -36,6 +37,7 @@ use crate::send_stream::Rejected;
 
 pub(crate) use archiving::check_chain;
 pub use interruption::{Interrupted, Interruption, never as never_interrupted, unless as unless_interrupted};
+pub use options::BackupOptions;
 pub(crate) use recipe::Recipe;
 pub(crate) use uploader::Uploader;
 
@@ -90,42 +92,6 @@ pub enum Expected {
 #[derive(Debug, thiserror::Error)]
 #[error("btrfs receive would fail at this stream, at the {} of '{}' at byte {}: {}", .0.command, .0.path.escape_ascii(), .0.offset, .0.reason)]
 pub struct RejectedStream(pub Rejected);
-
-/// How much memory and how many requests a backup may use at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackupOptions {
-    /// A frame gathers chunks up to this much plaintext.
-    pub frame_target_bytes: usize,
-    /// A pack is stored when it has this many bytes.
-    pub pack_target_bytes: usize,
-    /// zstd's level.
-    pub compression_level: i32,
-    /// Packs that are being stored at once.
-    pub uploads_in_flight: usize,
-    /// Frames of each class that are being compressed at once.
-    pub frames_in_flight: usize,
-    /// Bytes of the stream that are read before they are handed on.
-    pub batch_bytes: usize,
-    /// An index segment is stored when its packs have this many chunks.
-    pub segment_chunks: usize,
-    /// Whether a stream of everything that `btrfs receive` would fail at is published all the same, as a mere stream.
-    pub publish_rejected: bool,
-}
-
-impl Default for BackupOptions {
-    fn default() -> Self {
-        Self {
-            frame_target_bytes: 1 << 20,
-            pack_target_bytes: 32 << 20,
-            compression_level: 3,
-            uploads_in_flight: 3,
-            frames_in_flight: 8,
-            batch_bytes: 4 << 20,
-            segment_chunks: 1 << 17,
-            publish_rejected: false,
-        }
-    }
-}
 
 /// What a backup did.
 #[derive(Debug, Clone)]

@@ -72,6 +72,8 @@ pub struct Config {
     pub publish_rejected_streams: bool,
     /// How many subvolumes are sent at once.
     pub subvolumes_at_once: u32,
+    /// Whether a run makes do with little memory, and may take longer.
+    pub low_memory: bool,
     /// How the bucket of a repository on S3 is talked to.
     pub s3: S3Settings,
     /// The chunker's sizes for a new repository.
@@ -195,6 +197,7 @@ impl Config {
             lock_path: state_dir.join(LOCK_FILE_NAME),
             publish_rejected_streams: false,
             subvolumes_at_once: 1,
+            low_memory: false,
             state_dir,
             s3: S3Settings::default(),
             chunking: ChunkingConfig::default(),
@@ -290,6 +293,9 @@ impl Config {
         }
         if let Some(count) = global.integer("subvolumes_at_once", 1..=SUBVOLUMES_AT_ONCE_MAX, faults) {
             self.subvolumes_at_once = count.value;
+        }
+        if let Some(low) = global.boolean("low_memory", faults) {
+            self.low_memory = low.value;
         }
         if let Some(path) = global.absolute_path("state_dir", faults) {
             self.lock_path = path.value.join(LOCK_FILE_NAME);

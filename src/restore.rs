@@ -46,6 +46,9 @@ pub trait StreamSink: Write + Send {
     fn finish(self: Box<Self>) -> anyhow::Result<()>;
 }
 
+/// Windows that are fetched at once at most, each of which takes up to twice its bytes.
+const WINDOWS_AHEAD_MAX: usize = 8;
+
 /// How much memory and how many requests a restore may use at once.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
@@ -59,6 +62,8 @@ pub struct RestoreOptions {
     pub requests_in_flight: usize,
     /// Plaintext bytes of frames that are kept for later use.
     pub frame_cache_bytes: usize,
+    /// Bytes of packs' footers that are kept: some tens of kilobytes each.
+    pub footer_cache_bytes: usize,
     /// Where an index may be made when the hints of a recipe fail; removed afterwards.
     pub scratch_directory: PathBuf,
     /// Thaws that are under way: packs are waited for when they are needed.
@@ -77,9 +82,31 @@ impl RestoreOptions {
             windows_ahead: 2,
             requests_in_flight: 8,
             frame_cache_bytes: 64 << 20,
+            footer_cache_bytes: 32 << 20,
             scratch_directory,
             thawing: None,
             thaw_again: None,
+        }
+    }
+
+    /// The same for a repository that is some way off: while one window is on its way, so are as many others as there may be
+    /// requests, as far as memory goes.
+    #[must_use]
+    pub fn at_a_distance(self) -> Self {
+        let windows_ahead = self.requests_in_flight.clamp(self.windows_ahead, WINDOWS_AHEAD_MAX);
+        Self { windows_ahead, ..self }
+    }
+
+    /// The same for a host with little memory.
+    #[must_use]
+    pub fn with_low_memory(self) -> Self {
+        Self {
+            window_bytes: 4 << 20,
+            window_frames: 8,
+            windows_ahead: self.windows_ahead.min(4),
+            frame_cache_bytes: 16 << 20,
+            footer_cache_bytes: 4 << 20,
+            ..self
         }
     }
 

@@ -112,6 +112,20 @@ fn three_hundred_mebibytes_of_memory_are_enough_and_less_is_refused() {
 }
 
 #[test]
+fn a_host_with_little_memory_says_so_with_one_key() {
+    let (tool, input) = workspace(200 << 20, "low_memory = true\n");
+    run(tool.command(["init"])).assert_code(0);
+    let restored = tool.folder().join("restored");
+    run(limited_backup("-v", 230 << 10, &tool)).assert_code(0);
+    run(limited("-v", 230 << 10, &restore_latest(&tool, &restored))).assert_code(0);
+    assert!(fs::read(&restored).unwrap() == input);
+    // Packs are as large as they would be otherwise.
+    let folders = fs::read_dir(tool.repository().join("data")).unwrap();
+    let packs = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    assert!(packs.map(|pack| pack.unwrap().metadata().unwrap().len()).any(|bytes| bytes > 30 << 20));
+}
+
+#[test]
 fn small_packs_need_little_memory() {
     let (tool, _) = workspace(60 << 20, SMALL_PACKS);
     run(tool.command(["init"])).assert_code(0);

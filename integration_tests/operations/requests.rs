@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use btrfs_to_s3::backup::Expected;
+use btrfs_to_s3::backup::{BackupOptions, Expected, Stream, never_interrupted};
+use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, read_known_chain};
+use btrfs_to_s3::restore::{RestoreOptions, restore_stream};
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
 
 use crate::samples::{Sample, origin, random_bytes};
 use crate::scripted::{Act, ScriptedStore};
-use crate::world::{Made, Notes, World, assert_same_bytes, back_up};
+use crate::world::{
+    Made, MemorySink, MemorySource, Notes, World, assert_same_bytes, back_up, begin, request, small_options,
+};
 
 async fn recorded_backup(world: &World, stream: Vec<u8>, expected: Expected) -> (Made, Arc<RecordingStore>) {
     let recording = Arc::new(RecordingStore::new(world.store()));
@@ -115,4 +119,33 @@ async fn a_restore_reads_each_pack_of_file_data_with_few_requests_and_about_once
     let read: u64 = recording.calls().iter().map(|call| call.body_bytes).sum();
     let footers = 64 << 10;
     assert!(read < made.stream.len() as u64 * 11 / 10 + footers * packs as u64, "{read} bytes were read");
+}
+
+/// At a distance, several windows are read at once, which are mostly of one pack.
+#[tokio::test]
+async fn windows_that_are_read_side_by_side_share_the_footer_of_their_pack() {
+    let world = World::new().await;
+    let notes = Arc::new(Notes::default());
+    let run = begin(&world.open().await, &world.host("one"), &notes).await.unwrap();
+    // One pack of many frames.
+    let options = BackupOptions { frame_target_bytes: 32 << 10, pack_target_bytes: 32 << 20, ..small_options() };
+    let sample = Sample::random(1, 3_300_000).stream();
+    let stream =
+        Stream { source: Box::new(MemorySource::new(sample.clone())), stop: None, interruption: never_interrupted() };
+    let summary = Box::pin(run.publish(stream, &request(Expected::Anything), &options)).await.unwrap();
+    assert_eq!(world.keys("data/").await.len(), 1);
+
+    let distant = Arc::new(ScriptedStore::new(world.store(), |_, _| Act::Wait(Duration::from_millis(1))));
+    let recording = Arc::new(RecordingStore::new(distant as Store));
+    let repository = world.open_through(Arc::clone(&recording) as Store).await.unwrap();
+    let options = RestoreOptions::new(world.host_folder("scratch")).at_a_distance();
+    let options = RestoreOptions { window_bytes: 256 << 10, ..options };
+    let (sink, monitor) = (MemorySink::default(), notes as Arc<dyn Monitor>);
+    let into = Box::new(sink.clone());
+    let restored = restore_stream(&repository, &summary.manifest, into, &options, &monitor);
+    Box::pin(restored).await.unwrap().finish().unwrap();
+    assert_same_bytes(&sink.bytes(), &sample);
+    assert_eq!(recording.count(Operation::Head, "data/"), 1);
+    // The footer, and at least eight windows.
+    assert!(recording.count(Operation::GetRange, "data/") > 8);
 }

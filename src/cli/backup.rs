@@ -280,13 +280,14 @@ fn uploads(context: &Context) -> usize {
 /// How a run stores what it has read.
 pub(crate) fn backup_options(context: &Context) -> BackupOptions {
     let packing = &context.config.packing;
-    BackupOptions {
+    let options = BackupOptions {
         pack_target_bytes: usize::try_from(packing.pack_target.bytes()).unwrap_or(usize::MAX),
         compression_level: i32::try_from(packing.compression_level).unwrap_or(i32::MAX),
         uploads_in_flight: uploads(context),
         publish_rejected: context.config.publish_rejected_streams,
         ..BackupOptions::default()
-    }
+    };
+    if context.config.low_memory { options.with_low_memory() } else { options }
 }
 
 fn done_line(subvolume: &str, done: &Done) -> String {

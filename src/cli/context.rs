@@ -107,7 +107,10 @@ impl Context {
     /// The bounds of whatever reads backups.
     pub(crate) fn restore_options(&self) -> RestoreOptions {
         let requests_in_flight = self.config.s3.concurrency.get();
-        RestoreOptions { requests_in_flight, ..RestoreOptions::new(self.scratch_directory()) }
+        let options = RestoreOptions { requests_in_flight, ..RestoreOptions::new(self.scratch_directory()) };
+        // What is no URL is refused when the repository is opened.
+        let options = if self.is_local().unwrap_or(true) { options } else { options.at_a_distance() };
+        if self.config.low_memory { options.with_low_memory() } else { options }
     }
 
     /// This host as a writer of a repository.

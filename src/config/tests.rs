@@ -61,6 +61,7 @@ const CONFIG_WITH_ALL_KEYS: &str = r#"
     lock_path = "/run/./l"
     publish_rejected_streams = true
     subvolumes_at_once = 4
+    low_memory = true
     [retention]
     keep_last = 1
     keep_hourly = 2
@@ -89,6 +90,7 @@ fn every_key_is_read() {
         lock_path: "/run/l".into(),
         publish_rejected_streams: true,
         subvolumes_at_once: 4,
+        low_memory: true,
         chunking: ChunkingConfig { minimum: size(4 * KIB), average: size(16 * KIB), maximum: size(64 * KIB) },
         packing: PackingConfig { pack_target: ByteSize::from_bytes(GIB / 2), compression_level: 19 },
         retention: RetentionPolicy {
@@ -169,7 +171,7 @@ fn a_key_that_means_nothing_is_a_fault() {
         ("[calendar]", "2:2: calendar: unknown key ({ROOT_KEYS})"),
         (
             "[global]\n\"log\\u001b[31m\\nlevel\" = 1",
-            "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, publish_rejected_streams, subvolumes_at_once, state_dir, lock_path)",
+            "3:1: global.log\\u{1b}[31m\\nlevel: unknown key (known here: log_level, publish_rejected_streams, subvolumes_at_once, low_memory, state_dir, lock_path)",
         ),
         ("[[subvolumes]]\npath = '/a'\npth = 1", "4:1: subvolumes[0].pth: unknown key (did you mean 'path'?)"),
         (

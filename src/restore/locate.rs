@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use crate::id::{ChunkId, PackId};
 use crate::local_index::{Access, Location};
@@ -24,11 +24,11 @@ use crate::restore::RestoreOptions;
 use crate::store::{Key, list_all};
 use crate::tree::node::Hint;
 
-/// Bytes of footers that are kept: some tens of kilobytes each.
-const FOOTERS_KEPT_BYTES: usize = 32 << 20;
-
 /// What was read lately, for all that read the same.
 type Shared<K, V> = Arc<Mutex<Recent<K, Arc<V>>>>;
+
+/// Footers that are being read. Who wants one of them as well waits for it.
+type UnderWay = HashMap<(PackClass, PackId), Arc<OnceCell<Arc<PackFooter>>>>;
 
 /// Where chunks are, and frames that have been read.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ pub(crate) struct Locator {
     /// The first metadata pack of the backup whose footer cannot be read.
     unreadable_meta: Option<Damage>,
     footers: Shared<(PackClass, PackId), PackFooter>,
+    footers_under_way: Arc<Mutex<UnderWay>>,
     frames: Shared<Hint, OpenFrame>,
     /// Packs that are not there: a prune may have put what was needed of them into others.
     gone: Arc<Mutex<HashSet<(PackClass, PackId)>>>,
@@ -68,7 +69,8 @@ impl Locator {
             requests_in_flight: options.requests_in_flight,
             meta: HashMap::new(),
             unreadable_meta: None,
-            footers: Arc::new(Mutex::new(Recent::new(FOOTERS_KEPT_BYTES))),
+            footers: Arc::new(Mutex::new(Recent::new(options.footer_cache_bytes))),
+            footers_under_way: Arc::default(),
             frames: Arc::new(Mutex::new(Recent::new(options.frame_cache_bytes))),
             gone: Arc::default(),
             index: Arc::default(),
@@ -85,6 +87,7 @@ impl Locator {
             meta: HashMap::new(),
             unreadable_meta: None,
             footers: Arc::clone(&self.footers),
+            footers_under_way: Arc::clone(&self.footers_under_way),
             frames: Arc::clone(&self.frames),
             gone: Arc::clone(&self.gone),
             index: Arc::clone(&self.index),
@@ -192,6 +195,13 @@ impl Locator {
         if let Some(footer) = recent {
             return Ok(footer);
         }
+        let cell = Arc::clone(self.footers_under_way().entry((class, pack)).or_default());
+        let footer = cell.get_or_try_init(|| self.read_and_keep_footer(class, pack)).await.cloned();
+        self.footers_under_way().remove(&(class, pack));
+        footer
+    }
+
+    async fn read_and_keep_footer(&self, class: PackClass, pack: PackId) -> anyhow::Result<Arc<PackFooter>> {
         let footer = Arc::new(self.read_footer(class, pack).await?);
         let size = footer.chunks.len() * size_of::<ChunkEntry>() + footer.frames.len() * size_of::<FrameEntry>();
         let mut footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,6 +227,10 @@ impl Locator {
                 Err(damage)
             }
         }
+    }
+
+    fn footers_under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.footers_under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn gone(&self) -> MutexGuard<'_, HashSet<(PackClass, PackId)>> {
