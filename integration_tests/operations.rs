@@ -31,6 +31,8 @@ mod interruption;
 mod local_state;
 #[path = "operations/lost_packs.rs"]
 mod lost_packs;
+#[path = "operations/merging.rs"]
+mod merging;
 #[path = "operations/model.rs"]
 mod model;
 #[path = "operations/noting.rs"]

@@ -12,6 +12,7 @@ mod nodes;
 mod plan;
 mod repack;
 mod report;
+mod segments;
 mod sessions;
 mod step;
 
@@ -40,8 +41,8 @@ use crate::repository::session::end_dead_sessions;
 use crate::repository::{Damage, Repository, layout};
 use crate::store::{Key, list_all};
 
-pub use limits::{MaxUnused, ParseMaxUnusedError, RepackOptions};
-pub use report::{Amount, ByClass, Deleted, Kept, PruneReport, Repacked};
+pub use limits::{MaxUnused, MergeOptions, ParseMaxUnusedError, RepackOptions};
+pub use report::{Amount, ByClass, Deleted, Kept, Merged, PruneReport, Repacked};
 pub use sessions::WaitedFor;
 
 /// Objects that are deleted at once.
@@ -252,6 +253,7 @@ impl Pruning<'_> {
         let void_segments = index.uncounted_segments().iter().filter(is_void).map(|(id, _)| *id).collect::<Vec<_>>();
         let observed = Observed {
             listed: &listing.packs,
+            listed_segments: &listing.segments,
             segments: &segments,
             void_segments: &void_segments,
             manifests: &manifests.going,

@@ -110,7 +110,10 @@ impl Structure {
             };
             let counts = matches!(self.outcomes.get(&segment.session), Some(Outcome::Manifest | Outcome::None));
             for record in segment.packs.iter().filter(|_| counts) {
-                let (class, session, stored_bytes) = (record.footer.class, segment.session, record.stored_bytes);
+                let (class, stored_bytes) = (record.footer.class, record.stored_bytes);
+                // What a prune has merged is of the sessions that have stored it.
+                let is_merged = self.repacks.contains(&segment.session);
+                let session = if is_merged { record.footer.session } else { segment.session };
                 let crc32c = record.checksum.as_ref().and_then(Checksum::crc32c);
                 let indexed = IndexedPack { session, stored_bytes, crc32c, record: digest_of(record) };
                 self.indexed.insert((class, record.id), indexed);

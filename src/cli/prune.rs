@@ -13,7 +13,9 @@ use crate::cli::backup::backup_options;
 use crate::cli::context::Context;
 use crate::cli::limits::require_memory_for_backup;
 use crate::cli::output;
-use crate::cli::prune::telling::{Cost, cost_json, cost_line, kept_json, kept_lines, repack_json, repack_line};
+use crate::cli::prune::telling::{
+    Cost, cost_json, cost_line, kept_json, kept_lines, merge_json, merge_line, repack_json, repack_line,
+};
 use crate::lock::HostLock;
 use crate::monitor::Monitor;
 use crate::prune::{MaxUnused, PruneOptions, PruneReport, RepackOptions, Voiding, WaitedFor, prune};
@@ -23,7 +25,7 @@ use crate::size::{ByteSize, parse_duration};
 ///
 /// Backups that were forgotten go when their grace period is over, and with them what nothing else needs, what killed runs
 /// have left, and sessions that nobody goes on with. Packs of which much is unused are rewritten (`--max-unused`), and small
-/// ones merged. Archived packs are not read, and none is deleted that has to be paid for all the same. Runs may go on
+/// ones merged, as are index segments. Archived packs are not read, and none is deleted that has to be paid for all the same. Runs may go on
 /// meanwhile; what they need stays. If some began before this prune, it waits for them to end: then it says so, and the next
 /// prune does the rest.
 #[derive(Debug, clap::Args)]
@@ -60,6 +62,7 @@ struct Shown {
     voided_sessions: usize,
     waits_for: Vec<ShownSession>,
     repack: Value,
+    merge: Value,
     kept: Value,
     cost: Value,
 }
@@ -137,6 +140,7 @@ fn shown(report: &PruneReport, cost: Option<&Cost<'_>>, arguments: &PruneArgumen
         voided_sessions: report.voided,
         waits_for: report.waits_for.iter().map(ShownSession::from).collect(),
         repack: repack_json(&report.repacked),
+        merge: merge_json(&report.merged),
         kept: kept_json(&report.kept),
         cost: cost.map_or(Value::Null, cost_json),
     }
@@ -148,6 +152,9 @@ fn print(report: &PruneReport, cost: Option<&Cost<'_>>, arguments: &PruneArgumen
         output::line(&format!("gave up {} sessions that were not heard of for 30 days", report.voided))?;
     }
     if let Some(line) = repack_line(&report.repacked, arguments.dry_run) {
+        output::line(&line)?;
+    }
+    if let Some(line) = merge_line(&report.merged, arguments.dry_run) {
         output::line(&line)?;
     }
     let verb = if arguments.dry_run { "would delete" } else { "deleted" };

@@ -89,6 +89,35 @@ pub struct RepackOptions {
     pub uploads_in_flight: usize,
     /// An index segment is stored when its packs have so many chunks.
     pub segment_chunks: usize,
+    /// Which index segments are merged.
+    pub merging: MergeOptions,
+}
+
+/// Which index segments are merged, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MergeOptions {
+    /// A segment that is shorter is small.
+    pub small_below_bytes: u64,
+    /// So many small ones are merged.
+    pub small_least: usize,
+    /// One is rewritten if at least so many millionths of the packs that it names are gone.
+    pub gone_least: u32,
+    /// A prune reads no more than so many bytes of segments for it, or one.
+    pub read_limit_bytes: u64,
+    /// A new segment has no more than so many chunks, or one pack.
+    pub segment_chunks: usize,
+}
+
+impl Default for MergeOptions {
+    fn default() -> Self {
+        Self {
+            small_below_bytes: 4 << 20,
+            small_least: 16,
+            gone_least: 250_000,
+            read_limit_bytes: 1 << 30,
+            segment_chunks: 1 << 19,
+        }
+    }
 }
 
 impl Default for RepackOptions {
@@ -102,6 +131,7 @@ impl Default for RepackOptions {
             compression_level: 3,
             uploads_in_flight: 3,
             segment_chunks: 1 << 17,
+            merging: MergeOptions::default(),
         }
     }
 }

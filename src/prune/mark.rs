@@ -205,11 +205,13 @@ impl<'a> Marking<'a> {
         if !self.needed.insert(self.places[0].entry) {
             return;
         }
-        let kept = self.kept_place(&self.places).map(|place| place.pack);
+        let kept = self.kept_place(&self.places).map(|place| (place.pack, self.packs[place.pack].pack.id));
         for place in &self.places {
             let pack = &mut self.packs[place.pack];
             let counted = match kept {
-                Some(kept) if kept == place.pack => &mut pack.needed,
+                Some((kept, _)) if kept == place.pack => &mut pack.needed,
+                // Another segment names the same pack.
+                Some((_, kept)) if kept == pack.pack.id => continue,
                 None if pack.fate == Fate::Goes => &mut pack.needed,
                 Some(_) if pack.fate == Fate::Stays => &mut pack.duplicate,
                 _ => continue,

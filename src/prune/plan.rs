@@ -1,6 +1,6 @@
 //! What to delete, decided from what was listed and marked. Nothing here asks or changes anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use crate::id::{ManifestId, PackId, SegmentId, SessionId};
 use crate::pack::format::PackClass;
 use crate::prune::mark::{Fate, MarkedPack};
 use crate::records::prune::{Doomed, PLAN_LIMIT_OBJECTS};
-use crate::repository::listing::ListedPack;
+use crate::repository::listing::{ListedPack, ListedSegment};
 use crate::repository::plans::Named;
 
 /// What was listed.
@@ -16,7 +16,9 @@ use crate::repository::plans::Named;
 pub(super) struct Observed<'a> {
     /// All packs that are there.
     pub(super) listed: &'a HashMap<(PackClass, PackId), ListedPack>,
-    /// Segments that count, whether they name a pack or not.
+    /// All segments that are there.
+    pub(super) listed_segments: &'a BTreeMap<SegmentId, ListedSegment>,
+    /// Those that count, whether they name a pack or not.
     pub(super) segments: &'a [SegmentId],
     /// Segments of sessions that were given up by prune.
     pub(super) void_segments: &'a [SegmentId],
@@ -34,8 +36,8 @@ pub(super) struct Observed<'a> {
 
 pub(super) type Pack = (PackClass, PackId);
 
-/// Plans what is to be deleted: packs of which nothing is needed, segments that say nothing of packs that stay, and the
-/// manifests that may go.
+/// Plans what is to be deleted: packs of which nothing is needed, segments that say nothing of packs that stay, or nothing that a
+/// later one does not say, and the manifests that may go.
 ///
 /// What a session has stored that was open is left alone: if it is needed, that would be found out later, but until then
 /// others would store it again. So is a pack that would be paid for all the same: somebody may need it yet. `emptied` are
@@ -106,8 +108,8 @@ fn needed_packs(marked: &[MarkedPack]) -> HashMap<Pack, bool> {
     needed
 }
 
-/// Those of some segments that say nothing of a pack which stays. Where several say the same, all stay: which of them
-/// others are about to delete is not known.
+/// Those of some segments that can go: of every pack that they name and that stays, a later segment says the same. Where two were
+/// stored at one moment, both stay, as who replaces a segment deletes the older one.
 fn removable_segments<'a>(
     observed: &Observed<'_>,
     marked: &[MarkedPack],
@@ -115,12 +117,20 @@ fn removable_segments<'a>(
     candidates: impl Iterator<Item = &'a SegmentId>,
 ) -> Vec<SegmentId> {
     let gone: HashSet<Pack> = doomed.packs().collect();
-    let stays = |marked: &&MarkedPack| {
-        let pack = (marked.pack.class, marked.pack.id);
-        observed.listed.contains_key(&pack) && !gone.contains(&pack)
-    };
-    let staying: HashSet<SegmentId> = marked.iter().filter(stays).map(|marked| marked.segment.id).collect();
-    candidates.filter(|segment| !staying.contains(segment)).copied().collect()
+    let stored_at = |segment: &SegmentId| observed.listed_segments.get(segment).map(|listed| listed.modified_at);
+    let staying: Vec<(Pack, SegmentId)> = marked
+        .iter()
+        .map(|marked| ((marked.pack.class, marked.pack.id), marked.segment.id))
+        .filter(|(pack, _)| observed.listed.contains_key(pack) && !gone.contains(pack))
+        .collect();
+    let mut latest: HashMap<Pack, Option<Timestamp>> = HashMap::new();
+    for (pack, segment) in staying.iter().filter(|(_, segment)| !observed.named.has_segment(segment)) {
+        let latest = latest.entry(*pack).or_default();
+        *latest = (*latest).max(stored_at(segment));
+    }
+    let is_latest = |(pack, segment): &&(Pack, SegmentId)| latest.get(pack).copied().flatten() <= stored_at(segment);
+    let needed: HashSet<SegmentId> = staying.iter().filter(is_latest).map(|(_, segment)| *segment).collect();
+    candidates.filter(|segment| !needed.contains(segment)).copied().collect()
 }
 
 #[cfg(test)]

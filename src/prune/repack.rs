@@ -328,7 +328,7 @@ fn estimate(class: PackClass, packs: &[PackUse], options: &RepackOptions, repack
 }
 
 /// Ends a session that has failed, if the store lets us.
-async fn give_up(session: &WriteSession) {
+pub(super) async fn give_up(session: &WriteSession) {
     if let Err(error) = session.abandon().await {
         tracing::debug!(error = %format!("{error:#}"), "the session stays open until the next run");
     }

@@ -21,8 +21,19 @@ pub struct PruneReport {
     pub voided: usize,
     /// What was rewritten, or would be.
     pub repacked: Repacked,
+    /// Index segments that were merged, or would be.
+    pub merged: Merged,
     /// What stays although nothing needs it.
     pub kept: Kept,
+}
+
+/// Index segments that were merged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Those that others say the same as now.
+    pub replaced: Amount,
+    /// Those others. Unknown in a dry run.
+    pub new: Amount,
 }
 
 /// Objects that were deleted.

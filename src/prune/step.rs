@@ -7,7 +7,8 @@ use crate::pack::format::PackClass;
 use crate::prune::mark::{MarkedPack, Marking};
 use crate::prune::plan::{Observed, Pack, plan_deletion, removable_packs, strike_needed};
 use crate::prune::repack::{Done, Repacking};
-use crate::prune::report::{ByClass, Kept, PruneReport, Repacked};
+use crate::prune::report::{ByClass, Kept, Merged, PruneReport, Repacked};
+use crate::prune::segments::merge_segments;
 use crate::records::prune::Doomed;
 use crate::repository::listing::ListedPack;
 use crate::repository::plans::UnfinishedPlan;
@@ -27,13 +28,14 @@ pub(super) struct Planned {
     /// The packs among it.
     pub(super) packs: ByClass,
     repacked: Repacked,
+    merged: Merged,
     kept: Kept,
 }
 
 impl Planned {
-    /// Puts into a report what has been rewritten, and what stays.
+    /// Puts into a report what has been rewritten and merged, and what stays.
     pub(super) fn tell(&self, report: &mut PruneReport) {
-        (report.repacked, report.kept) = (self.repacked.clone(), self.kept);
+        (report.repacked, report.merged, report.kept) = (self.repacked.clone(), self.merged, self.kept);
     }
 }
 
@@ -70,7 +72,11 @@ impl Step<'_> {
             |id: PackId| observed.listed.contains_key(&(PackClass::Data, id)) && !goes(PackClass::Data, id);
         let is_to_be_looked_at = |id| goes(PackClass::Meta, id) && !done.looked_at.contains(&id);
         marking.mark_copies_of_footers(is_to_be_looked_at, data_pack_stays).await?;
-        let doomed = decide(marking.packs());
+        let mut doomed = decide(marking.packs());
+        let merged = match self {
+            Self::Plan(repacking) => merge_segments(repacking, marking.packs(), observed, &mut doomed).await?,
+            Self::Strike(_) => Merged::default(),
+        };
         let mut packs = ByClass::new();
         for listed in doomed.packs().filter_map(|pack| observed.listed.get(&pack)) {
             packs.entry(listed.storage_class.clone()).or_default().add(listed.size_bytes);
@@ -82,6 +88,6 @@ impl Step<'_> {
                 kept.paid_for.add(observed.listed.get(pack).map_or(0, |listed| listed.size_bytes));
             }
         }
-        Ok(Planned { doomed, packs, repacked: done.repacked, kept })
+        Ok(Planned { doomed, packs, repacked: done.repacked, merged, kept })
     }
 }

@@ -20,6 +20,7 @@ use crate::pack::format::{PackClass, PackFooter};
 use crate::repository::cache::RecordCache;
 use crate::repository::listing::{Listing, Purpose};
 use crate::repository::plans::{self, Named};
+use crate::repository::session::list_sessions;
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
 use crate::store::{Key, StoreErrorKind, list_all};
 use crate::tree::node::Hint;
@@ -125,7 +126,11 @@ impl ChunkIndex {
         };
         for attempt in 1.. {
             let listing = Listing::take(repository, purpose, cache, monitor).await?;
-            match index.follow(repository, &listing, cache, monitor).await {
+            let followed = match index.follow(repository, &listing, cache, monitor).await {
+                Ok(true) => index.misses_nothing(repository, purpose, &listing).await,
+                followed => followed,
+            };
+            match followed {
                 Ok(true) => return Ok((index, listing)),
                 // What it said is in another one by now, which was put before it was deleted.
                 Ok(false) if attempt < LISTINGS_MAX => {}
@@ -151,12 +156,30 @@ impl ChunkIndex {
     ) -> anyhow::Result<bool> {
         (self.open_since, self.named) = (listing.open_since, Arc::clone(&listing.named));
         self.announced.clone_from(&listing.announced);
-        if !self.follow_segments(repository, &listing.counting, &listing.segments, monitor).await? {
+        let segments: Vec<SegmentId> = listing.segments.keys().copied().collect();
+        if !self.follow_segments(repository, &listing.counting, &segments, monitor).await? {
             return Ok(false);
         }
         self.local.maintain()?;
         self.check_packs(repository, listing, cache, monitor).await?;
         Ok(true)
+    }
+
+    /// Whether no segment was left out of a session that has ended meanwhile: what it replaces may have been gone already when
+    /// segments were listed. Who builds on the index has announced a session, for which whoever would delete that waits.
+    async fn misses_nothing(
+        &self,
+        repository: &Repository,
+        purpose: Purpose,
+        listing: &Listing,
+    ) -> anyhow::Result<bool> {
+        let left_out = self.uncounted.iter().map(|(_, session)| *session);
+        let left_out: HashSet<SessionId> = left_out.filter(|session| !listing.ended.contains(session)).collect();
+        if purpose == Purpose::Building || left_out.is_empty() {
+            return Ok(true);
+        }
+        let ended = list_sessions(repository).await?.ended;
+        Ok(!ended.iter().any(|session| left_out.contains(session)))
     }
 
     /// What unfinished plans named when the index was opened to build on it.

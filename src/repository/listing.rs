@@ -2,7 +2,7 @@
 //!
 //! Step 2 of a backup in `docs/ordering.md`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -36,12 +36,23 @@ pub(crate) struct Listing {
     pub(super) announced: BTreeSet<Key>,
     /// Sessions that have ended, and not by being given up by prune.
     pub(super) counting: HashSet<SessionId>,
+    /// All sessions that have ended.
+    pub(super) ended: HashSet<SessionId>,
     /// When the first of the sessions that were open began, by the store's clock.
     pub(super) open_since: Option<Timestamp>,
-    /// Index segments.
-    pub(crate) segments: Vec<SegmentId>,
+    /// Index segments, in the order they were listed in.
+    pub(crate) segments: BTreeMap<SegmentId, ListedSegment>,
     /// Packs.
     pub(crate) packs: HashMap<(PackClass, PackId), ListedPack>,
+}
+
+/// An index segment as it was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListedSegment {
+    /// Its length.
+    pub(crate) size_bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub(crate) modified_at: Timestamp,
 }
 
 /// A pack as it was listed.
@@ -73,11 +84,12 @@ impl Listing {
         };
         let named = Named::by(&plans::read_unfinished(repository, &announced).await?);
         let sessions = list_sessions(repository).await?;
+        let ended = sessions.ended.iter().copied().collect();
         let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
-        let segments = list_segments(repository).await?;
+        let segments = list_segments_and_times(repository).await?;
         let packs = list_packs_and_times(repository).await?;
         let named = Arc::new(named);
-        Ok(Self { named, announced, counting, open_since: sessions.open_since, segments, packs })
+        Ok(Self { named, announced, counting, ended, open_since: sessions.open_since, segments, packs })
     }
 }
 
@@ -87,8 +99,15 @@ impl Listing {
 ///
 /// If the store fails.
 pub async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
-    let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
-    Ok(listed.iter().filter_map(|object| layout::parse_segment_key(&object.key)).collect())
+    Ok(list_segments_and_times(repository).await?.into_keys().collect())
+}
+
+async fn list_segments_and_times(repository: &Repository) -> anyhow::Result<BTreeMap<SegmentId, ListedSegment>> {
+    let listed = |object: ObjectInfo| {
+        let segment = layout::parse_segment_key(&object.key)?;
+        Some((segment, ListedSegment { size_bytes: object.size_bytes, modified_at: object.modified_at }))
+    };
+    Ok(list_all(repository.store().as_ref(), layout::SEGMENTS).await?.into_iter().filter_map(listed).collect())
 }
 
 /// Packs, and the lengths of their objects.

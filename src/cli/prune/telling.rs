@@ -7,7 +7,7 @@ use crate::cli::cost::number;
 use crate::cli::output;
 use crate::cost::night::Held;
 use crate::cost::rewriting::{HeldByClass, Rewriting, RewritingCost, cost_of};
-use crate::prune::{Amount, ByClass, Kept, PruneReport, Repacked};
+use crate::prune::{Amount, ByClass, Kept, Merged, PruneReport, Repacked};
 use crate::size::ByteSize;
 use crate::store::StorageClassName;
 
@@ -72,6 +72,21 @@ pub(super) fn repack_line(repacked: &Repacked, dry_run: bool) -> Option<String> 
         size(reads.bytes),
         output::counted(reads.objects, "request")
     ))
+}
+
+pub(super) fn merge_line(merged: &Merged, dry_run: bool) -> Option<String> {
+    let Merged { replaced, new } = merged;
+    let segments = || format!("{} of {}", output::counted(replaced.objects, "index segment"), size(replaced.bytes));
+    match (replaced.objects, dry_run) {
+        (0, _) => None,
+        (_, true) => Some(format!("would merge {}", segments())),
+        (_, false) => Some(format!("merged {} into {} of {}", segments(), new.objects, size(new.bytes))),
+    }
+}
+
+pub(super) fn merge_json(merged: &Merged) -> Value {
+    let amount = |amount: Amount| json!({ "segments": amount.objects, "bytes": amount.bytes });
+    json!({ "replaced": amount(merged.replaced), "new": amount(merged.new) })
 }
 
 pub(super) fn kept_lines(kept: &Kept) -> Vec<String> {

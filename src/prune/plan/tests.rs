@@ -28,6 +28,7 @@ fn at(second: i64) -> Timestamp {
 struct Scene {
     listed: HashMap<(PackClass, PackId), ListedPack>,
     marked: Vec<MarkedPack>,
+    listed_segments: BTreeMap<SegmentId, ListedSegment>,
     segments: Vec<SegmentId>,
     void_segments: Vec<SegmentId>,
     manifests: Vec<ManifestId>,
@@ -45,8 +46,11 @@ impl Scene {
         self
     }
 
-    /// A segment of the session of the same number that names packs, of each of which so many chunks are needed.
+    /// A segment of the session of the same number that names packs, of each of which so many chunks are needed, stored in the
+    /// second of its number.
     fn with_segment(mut self, number: u8, packs: &[(u8, u32)]) -> Self {
+        let listed = ListedSegment { size_bytes: 1, modified_at: at(i64::from(number)) };
+        self.listed_segments.insert(segment(number), listed);
         let indexed = IndexedSegment { id: segment(number), session: session(number) };
         self.segments.push(indexed.id);
         for (pack_number, chunks) in packs {
@@ -69,6 +73,7 @@ impl Scene {
     fn observed(&self) -> Observed<'_> {
         Observed {
             listed: &self.listed,
+            listed_segments: &self.listed_segments,
             segments: &self.segments,
             void_segments: &self.void_segments,
             manifests: &self.manifests,
@@ -130,9 +135,28 @@ fn what_another_plan_names_is_not_named_again() {
 }
 
 #[test]
-fn of_two_segments_that_say_the_same_both_stay() {
-    let scene = Scene::default().with_pack(1).with_segment(1, &[(1, 5)]).with_segment(2, &[(1, 5)]);
+fn of_two_segments_that_say_the_same_the_later_one_stays() {
+    let mut scene = Scene::default().with_pack(1).with_segment(2, &[(1, 5)]).with_segment(1, &[(1, 5)]);
+    assert_eq!(scene.plan().segments, [segment(1)]);
+    assert_eq!(scene.strike(&scene.plan()).segments, [segment(1)]);
+    let both = Doomed { segments: vec![segment(1), segment(2)], ..Doomed::default() };
+    assert_eq!(scene.strike(&both).segments, [segment(1)], "whatever the plan says");
+    scene.listed_segments.get_mut(&segment(1)).unwrap().modified_at = at(2);
+    assert_eq!(scene.plan().segments, [], "of one moment");
+}
+
+#[test]
+fn a_segment_stays_for_one_pack_of_which_no_later_one_says_anything() {
+    let scene = Scene::default().with_pack(1).with_pack(2).with_segment(1, &[(1, 5), (2, 5)]);
+    let scene = scene.with_segment(2, &[(1, 5)]);
     assert_eq!(scene.plan().segments, []);
+    let scene = scene.with_segment(3, &[(2, 5)]);
+    assert_eq!(scene.plan().segments, [segment(1)], "two say together what it says");
+    let mut scene = scene.with_pack(3).with_segment(4, &[(3, 0)]);
+    assert_eq!(scene.plan().segments, [segment(1), segment(4)], "its pack goes as well");
+    scene.named = named(&[], &[3]);
+    assert_eq!(scene.plan().segments, [segment(4)], "another plan may delete the later one");
+    assert_eq!(scene.strike(&Doomed { segments: vec![segment(1)], ..Doomed::default() }).segments, []);
 }
 
 #[test]
