@@ -61,6 +61,8 @@ mod scripted;
 mod sessions;
 #[path = "operations/side_by_side.rs"]
 mod side_by_side;
+#[path = "operations/tables.rs"]
+mod tables;
 #[path = "operations/unfit_streams.rs"]
 mod unfit_streams;
 #[path = "operations/world.rs"]

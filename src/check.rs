@@ -8,9 +8,11 @@ mod remember;
 pub mod report;
 mod structure;
 pub mod subset;
+mod tables;
 
 pub use remember::remember;
 pub(crate) use structure::read_footer_copies;
+pub(crate) use tables::read_blocks;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use crate::check::data::{PacksRead, read_packs};
 use crate::check::report::{Affected, Finding, Report, Severity};
 use crate::check::structure::{Structure, footers_have_copies};
 use crate::check::subset::{Subset, spans_of};
+use crate::check::tables::tables_can_be_read;
 use crate::id::ManifestId;
 use crate::local_index::Access;
 use crate::monitor::{Counter, Monitor};
@@ -80,6 +83,9 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
     let mut report = Report::default();
     let structure = Structure::read(repository, &mut report).await.context("looking at the structure")?;
     footers_have_copies(repository, &structure, &mut report).await.context("looking at the copies of footers")?;
+    tables_can_be_read(repository, options.data.is_some(), &mut report)
+        .await
+        .context("looking at the look-up tables")?;
     let folder = ScratchFolder::make(&options.scratch_directory)?;
     // What is wrong with segments and packs is in the report already.
     let told = Untold(Arc::clone(monitor));

@@ -128,6 +128,14 @@ id_type!(
     SegmentId, 32, "an index segment id"
 );
 id_type!(
+    /// BLAKE3-256 of a look-up table, all bytes as stored.
+    TableId, 32, "a look-up table id"
+);
+id_type!(
+    /// BLAKE3-256 of an object with blocks of a look-up table, all bytes as stored.
+    BlocksId, 32, "an id of blocks"
+);
+id_type!(
     /// BLAKE3-256 of an object's bytes, as one object records it of another.
     Digest, 32, "a digest"
 );

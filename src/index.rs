@@ -2,6 +2,8 @@
 //!
 //! `docs/format.md`, "Index segments".
 
+pub mod table;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{decode_frame, encode_frame};

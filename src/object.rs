@@ -30,6 +30,10 @@ pub enum ObjectKind {
     Pack,
     /// An index segment.
     Segment,
+    /// A look-up table.
+    Table,
+    /// Blocks of a look-up table.
+    Blocks,
     /// A manifest.
     Manifest,
     /// What a prune is going to delete.
@@ -47,6 +51,8 @@ impl ObjectKind {
             Self::Session => b"SESS",
             Self::Pack => b"PACK",
             Self::Segment => b"INDX",
+            Self::Table => b"TABL",
+            Self::Blocks => b"BLKS",
             Self::Manifest => b"MANI",
             Self::Plan => b"PLAN",
             Self::Forgotten => b"FORG",

@@ -15,6 +15,7 @@ mod report;
 mod segments;
 mod sessions;
 mod step;
+mod tables;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::prune::plan::Observed;
 use crate::prune::repack::Repacking;
 use crate::prune::sessions::{StoreFacts, open_repairs, try_store, void_dead_sessions, waits_for};
 use crate::prune::step::{Planned, Step};
+use crate::prune::tables::Tabling;
 use crate::records::config::check_features;
 use crate::records::prune::Doomed;
 use crate::repository::index::ChunkIndex;
@@ -128,7 +130,17 @@ impl Pruning<'_> {
             let plan = plans::put_plan(self.repository, planned.doomed).await?;
             self.finish(&plan, &mut report).await?;
         }
+        self.renew_tables().await;
         Ok(report)
+    }
+
+    /// Makes look-up tables of what is in the index now. Nothing hangs on them, so a failure keeps nothing else from its end.
+    async fn renew_tables(&self) {
+        let rest_bytes_max = self.options.repack.merging.untabled_bytes_max;
+        let (repository, host, monitor) = (self.repository, self.host, self.monitor.as_ref());
+        if let Err(error) = (Tabling { repository, host, monitor, rest_bytes_max }).renew().await {
+            self.monitor.problem(&format!("making look-up tables of the index: {error:#}"));
+        }
     }
 
     /// Says what a run would do, and changes nothing in the repository.

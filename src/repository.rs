@@ -17,6 +17,7 @@ pub mod reader;
 pub mod recent;
 pub mod scratch;
 pub mod session;
+pub(crate) mod tables;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ HEADER_LENGTH = 48
 TRAILER_LENGTH = 44
 KINDS = {
     "config/": b"CONF", "sessions/": b"SESS", "data/": b"PACK", "meta/": b"PACK",
-    "index/": b"INDX", "manifests/": b"MANI",
+    "index/tables/": b"TABL", "index/blocks/": b"BLKS", "index/": b"INDX", "manifests/": b"MANI",
     "notes/": b"NOTE", "forgotten/": b"FORG", "prune/": b"PLAN",
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from harness.errors import check
-from harness.objects import Pack, blake3, decode_pack, decode_record, decode_segment
+from harness.objects import Pack, blake3, body_of, decode_pack, decode_record, decode_segment
 from harness.stores import Listed, Store
 
 
@@ -43,6 +43,10 @@ class Repository:
         if key.startswith(("data/", "meta/")):
             pack = decode_pack(key, data)
             self.packs[pack.id] = pack
+        elif key.startswith(("index/tables/", "index/blocks/")):
+            # They say nothing that segments do not say.
+            body_of(key, data)
+            check(blake3(data).hex() == key.rsplit("/", 1)[1], f"{key}: the hash does not fit the contents")
         elif key.startswith("index/"):
             self.segments[key] = decode_segment(key, data)
         else:

@@ -41,7 +41,7 @@ fn fine_options() -> BackupOptions {
 }
 
 /// A prune that leaves nothing unused.
-fn thorough() -> PruneOptions {
+pub(crate) fn thorough() -> PruneOptions {
     let BackupOptions { frame_target_bytes, pack_target_bytes, compression_level, .. } = fine_options();
     let max_unused = MaxUnused::Bytes(0);
     let repack = RepackOptions {
@@ -79,7 +79,7 @@ async fn prune_well(world: &World, options: &PruneOptions) -> PruneReport {
     report
 }
 
-async fn back_up_finely(world: &World, sample: &Sample) -> Made {
+pub(crate) async fn back_up_finely(world: &World, sample: &Sample) -> Made {
     let run = begin(&world.open().await, &world.host("one"), &Arc::new(Notes::default())).await.unwrap();
     let source = Box::new(MemorySource::new(sample.stream()));
     let stream = Stream { source, stop: None, interruption: never_interrupted() };
@@ -95,7 +95,7 @@ async fn bytes_below(world: &World, prefix: &str) -> usize {
     world.objects(prefix).await.iter().map(|(_, body)| body.len()).sum()
 }
 
-fn mixed(number: u8, own: usize, shared: usize) -> Sample {
+pub(crate) fn mixed(number: u8, own: usize, shared: usize) -> Sample {
     let mut files = Vec::new();
     for part in 0..6 {
         files.push(random_bytes(100 * u64::from(number) + part, own / 6));

@@ -226,7 +226,7 @@ pub(crate) async fn read_footer_copies(repository: &Repository, pack: PackId) ->
 
 impl Report {
     /// Adds what is wrong with an object that nothing may be lost with; any other error is passed on.
-    fn add_damage(&mut self, invariant: &'static str, error: anyhow::Error) -> anyhow::Result<()> {
+    pub(super) fn add_damage(&mut self, invariant: &'static str, error: anyhow::Error) -> anyhow::Result<()> {
         let Damage { object, reason } = error.downcast::<Damage>()?;
         self.findings.push(Finding { severity: Severity::Flaw, invariant, object, reason });
         Ok(())

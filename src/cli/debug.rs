@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::id::{ChunkId, PackId};
+use crate::index::table::{TABLE_LIMIT_BYTES, check_blocks, table_body};
 use crate::index::{SEGMENT_LIMIT_BYTES, segment_body};
 use crate::local_index::{Access, Location};
 use crate::object::notation::cbor_as_text;
@@ -58,11 +59,19 @@ async fn describe(repository: &Repository, key: &Key) -> anyhow::Result<String> 
     if let Some((class, id)) = layout::parse_pack_key(key) {
         return describe_pack(repository, class, id).await;
     }
-    let bytes = repository.get(key, RECORD_LIMIT_BYTES.max(SEGMENT_LIMIT_BYTES)).await?;
+    let bytes = repository.get(key, RECORD_LIMIT_BYTES.max(SEGMENT_LIMIT_BYTES).max(TABLE_LIMIT_BYTES)).await?;
     let fault = |error: FormatError| repository.fault(key, &error);
-    let body = match layout::parse_segment_key(key) {
-        Some(id) => segment_body(repository.id(), id, &bytes),
-        None => record_body(&bytes).map(<[u8]>::to_vec),
+    if let Some(id) = layout::parse_blocks_key(key) {
+        check_blocks(repository.id(), id, &bytes).map_err(fault)?;
+        let blocks = bytes.len() - HEADER_BYTES;
+        return Ok(format!("{}\n{blocks} bytes of blocks, as a table says\n", bytes[..HEADER_BYTES].escape_ascii()));
+    }
+    let body = if let Some(id) = layout::parse_segment_key(key) {
+        segment_body(repository.id(), id, &bytes)
+    } else if let Some(id) = layout::parse_table_key(key) {
+        table_body(repository.id(), id, &bytes)
+    } else {
+        record_body(&bytes).map(<[u8]>::to_vec)
     };
     let body = body.map_err(fault)?;
     let mut text = format!("{}\n", bytes[..HEADER_BYTES].escape_ascii());

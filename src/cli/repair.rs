@@ -69,11 +69,12 @@ async fn index(context: &Context, repository: &Repository, dry_run: bool) -> any
         return output::line("the index is as it should be");
     }
     output::line(&format!(
-        "{}{} packs were added, {} that are gone were taken out, {} segments were replaced",
+        "{}{} packs were added, {} that are gone were taken out, {} segments were replaced, {} look-up tables deleted",
         if dry_run { "would be done: " } else { "" },
         repair.added.len(),
         repair.lost.len(),
-        repair.replaced.len()
+        repair.replaced.len(),
+        repair.tables.len()
     ))
 }
 

@@ -1,6 +1,9 @@
 //! The whole index at a glance: every entry and every pack has a number, so that whoever looks all of it through can keep a
 //! bit for each.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::member::Member;
 use super::{Entry, IndexedPack, IndexedSegment, LocalIndexError, PackClass, Place};
 use crate::id::ChunkId;
@@ -94,17 +97,51 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
+    /// Goes through all entries, those of packs that are not usable among them, in the order of their chunks.
+    ///
+    /// # Errors
+    ///
+    /// As for [`entries`](Self::entries).
+    pub fn sorted_entries(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(ChunkId, NumberedPlace), LocalIndexError>>, LocalIndexError> {
+        let mut sources: Vec<_> = (0..self.members.len()).map(|number| self.entries_of(number)).collect();
+        let mut next = sources.iter_mut().map(|source| source.next().transpose()).collect::<Result<Vec<_>, _>>()?;
+        let chunk_of =
+            |(number, entry): (usize, &Option<(ChunkId, NumberedPlace)>)| Some(Reverse((entry.as_ref()?.0, number)));
+        let mut heads: BinaryHeap<_> = next.iter().enumerate().filter_map(chunk_of).collect();
+        Ok(std::iter::from_fn(move || {
+            let Reverse((_, number)) = heads.pop()?;
+            let entry = next[number].take()?;
+            match sources[number].next().transpose() {
+                Ok(following) => {
+                    heads.extend(following.as_ref().map(|(chunk, _)| Reverse((*chunk, number))));
+                    next[number] = following;
+                    Some(Ok(entry))
+                }
+                Err(error) => {
+                    heads.clear();
+                    Some(Err(error))
+                }
+            }
+        }))
+    }
+
     /// Goes through all entries, those of packs that are not usable among them, run by run.
     ///
     /// # Errors
     ///
     /// [`LocalIndexError::Damaged`] where a run is; what was given until then may be wrong.
     pub fn entries(&self) -> impl Iterator<Item = Result<(ChunkId, NumberedPlace), LocalIndexError>> {
-        self.members.iter().flat_map(|(member, first_entry, first_pack)| {
-            (*first_entry..).zip(member.run.entries()).map(move |(entry, read)| {
-                let Entry { chunk, place: Place { pack, frame, length_bytes } } = read?;
-                Ok((chunk, NumberedPlace { entry, pack: first_pack + pack as usize, frame, length_bytes }))
-            })
+        (0..self.members.len()).flat_map(|number| self.entries_of(number))
+    }
+
+    /// The entries of one run.
+    fn entries_of(&self, number: usize) -> impl Iterator<Item = Result<(ChunkId, NumberedPlace), LocalIndexError>> {
+        let (member, first_entry, first_pack) = self.members[number];
+        (first_entry..).zip(member.run.entries()).map(move |(entry, read)| {
+            let Entry { chunk, place: Place { pack, frame, length_bytes } } = read?;
+            Ok((chunk, NumberedPlace { entry, pack: first_pack + pack as usize, frame, length_bytes }))
         })
     }
 }

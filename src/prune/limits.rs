@@ -106,6 +106,8 @@ pub struct MergeOptions {
     pub read_limit_bytes: u64,
     /// A new segment has no more than so many chunks, or one pack.
     pub segment_chunks: usize,
+    /// A look-up table is made when more bytes of segments than this are in none.
+    pub untabled_bytes_max: u64,
 }
 
 impl Default for MergeOptions {
@@ -116,6 +118,7 @@ impl Default for MergeOptions {
             gone_least: 250_000,
             read_limit_bytes: 1 << 30,
             segment_chunks: 1 << 19,
+            untabled_bytes_max: 1 << 20,
         }
     }
 }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::backup::{BackupRun, Host};
-use crate::check::read_footer_copies;
-use crate::id::{PackId, SegmentId, SessionId};
+use crate::check::{read_blocks, read_footer_copies};
+use crate::id::{PackId, SegmentId, SessionId, TableId};
+use crate::index::table::Table;
 use crate::monitor::{Monitor, SilentMonitor};
 use crate::pack::format::{PackClass, PackRecord};
 use crate::repair::{SegmentWriter, end_repair};
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{PackSizes, list_packs, list_segments, read_segment};
-use crate::repository::listing::sessions_that_count;
+use crate::repository::listing::{list_index, sessions_that_count};
 use crate::repository::packs::read_pack_footer;
 use crate::repository::session::{REPAIR, WriteSession, list_sessions};
+use crate::repository::tables::read_table;
 use crate::repository::{Damage, Repository, layout, plans};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -30,13 +32,15 @@ pub struct IndexRepair {
     pub unreadable: Vec<((PackClass, PackId), String)>,
     /// Segments that cannot be read, or that name packs which are lost; what is right of them is in new ones.
     pub replaced: Vec<SegmentId>,
+    /// Look-up tables that cannot be read, or some of whose blocks cannot. They are deleted; the next prune makes others.
+    pub tables: Vec<TableId>,
 }
 
 impl IndexRepair {
     /// Whether nothing has to be done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.lost.is_empty() && self.replaced.is_empty()
+        self.added.is_empty() && self.lost.is_empty() && self.replaced.is_empty() && self.tables.is_empty()
     }
 }
 
@@ -61,6 +65,10 @@ pub async fn repair_index(repository: &Repository, host: Option<&Host>) -> anyho
         let key = layout::segment_key(segment);
         repository.store().delete(&key).await.with_context(|| format!("deleting {key}, which was replaced"))?;
     }
+    for table in &repair.tables {
+        let key = layout::table_key(table);
+        repository.store().delete(&key).await.with_context(|| format!("deleting {key}, which is damaged"))?;
+    }
     Ok(repair)
 }
 
@@ -82,7 +90,27 @@ async fn survey(repository: &Repository, session: Option<&WriteSession>) -> anyh
     add_unknown(repository, unknown, &counting, &listed, &mut writer, &mut repair).await?;
     writer.flush().await?;
     repair.lost.retain(|pack| !repair.added.contains(pack));
+    repair.tables = damaged_tables(repository).await?;
     Ok(repair)
+}
+
+/// The look-up tables that cannot be read as a whole.
+async fn damaged_tables(repository: &Repository) -> anyhow::Result<Vec<TableId>> {
+    let mut damaged = Vec::new();
+    for id in list_index(repository).await?.tables {
+        let read = async {
+            for object in read_table(repository, id).await?.iter().flat_map(Table::objects) {
+                read_blocks(repository, object).await?;
+            }
+            anyhow::Ok(())
+        };
+        match read.await {
+            Ok(()) => {}
+            Err(error) if error.downcast_ref::<Damage>().is_some() => damaged.push(id),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(damaged)
 }
 
 /// Which packs there are.

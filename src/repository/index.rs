@@ -425,7 +425,7 @@ pub async fn find_footer(
     Ok(None)
 }
 
-fn new_segment(id: SegmentId, segment: &Segment, usable: bool) -> NewSegment {
+pub(super) fn new_segment(id: SegmentId, segment: &Segment, usable: bool) -> NewSegment {
     let mut new = NewSegment {
         segment: IndexedSegment { id, session: segment.session },
         packs: Vec::with_capacity(segment.packs.len()),

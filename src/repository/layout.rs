@@ -2,7 +2,7 @@
 //!
 //! `docs/format.md`, "Keys".
 
-use crate::id::{ManifestId, NoteId, PackId, PlanId, SegmentId, SessionId};
+use crate::id::{BlocksId, ManifestId, NoteId, PackId, PlanId, SegmentId, SessionId, TableId};
 use crate::pack::format::PackClass;
 use crate::store::Key;
 
@@ -10,8 +10,12 @@ use crate::store::Key;
 pub const CONFIGS: &str = "config/";
 /// Prefix of the sessions' records.
 pub const SESSIONS: &str = "sessions/";
-/// Prefix of the index segments.
+/// Prefix of the index segments, and of all that belongs to the index.
 pub const SEGMENTS: &str = "index/";
+/// Prefix of the look-up tables.
+const TABLES: &str = "index/tables/";
+/// Prefix of their blocks.
+const BLOCKS: &str = "index/blocks/";
 /// Prefix of the manifests.
 pub const MANIFESTS: &str = "manifests/";
 /// Prefix of the notes.
@@ -63,6 +67,18 @@ pub fn pack_key(class: PackClass, id: &PackId) -> Key {
 #[must_use]
 pub fn segment_key(id: &SegmentId) -> Key {
     key(format!("{SEGMENTS}{id}"))
+}
+
+/// Key of a look-up table.
+#[must_use]
+pub fn table_key(id: &TableId) -> Key {
+    key(format!("{TABLES}{id}"))
+}
+
+/// Key of an object with blocks of a look-up table.
+#[must_use]
+pub fn blocks_key(id: &BlocksId) -> Key {
+    key(format!("{BLOCKS}{id}"))
 }
 
 /// Key of a manifest.
@@ -152,6 +168,20 @@ pub fn parse_segment_key(key: &Key) -> Option<SegmentId> {
     (segment_key(&id) == *key).then_some(id)
 }
 
+/// The look-up table a key names.
+#[must_use]
+pub fn parse_table_key(key: &Key) -> Option<TableId> {
+    let id = key.as_str().strip_prefix(TABLES)?.parse().ok()?;
+    (table_key(&id) == *key).then_some(id)
+}
+
+/// The object with blocks of a look-up table that a key names.
+#[must_use]
+pub fn parse_blocks_key(key: &Key) -> Option<BlocksId> {
+    let id = key.as_str().strip_prefix(BLOCKS)?.parse().ok()?;
+    (blocks_key(&id) == *key).then_some(id)
+}
+
 /// The manifest a key names.
 #[must_use]
 pub fn parse_manifest_key(key: &Key) -> Option<ManifestId> {
@@ -193,6 +223,10 @@ mod tests {
         assert_eq!(parse_session_key(&session_end_key(&session)), Some((session, "end")));
         assert_eq!(parse_session_key(&session_beat_key(&session, 3)), Some((session, "beat-3")));
         assert_eq!(parse_manifest_key(&manifest_key(&session.into())), Some(session.into()));
+        let (table, blocks) = (TableId::from_bytes([4; 32]), BlocksId::from_bytes([5; 32]));
+        assert_eq!(parse_table_key(&table_key(&table)), Some(table));
+        assert_eq!(parse_blocks_key(&blocks_key(&blocks)), Some(blocks));
+        assert_eq!(parse_segment_key(&table_key(&table)), None);
         let plan = PlanId::from_bytes([2; 16]);
         assert_eq!(parse_plan_key(&plan_key(&plan)), Some((plan, "plan")));
         assert_eq!(parse_plan_key(&plan_sessions_key(&plan)), Some((plan, "sessions")));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use crate::id::{PackId, SegmentId, SessionId};
+use crate::id::{BlocksId, PackId, SegmentId, SessionId, TableId};
 use crate::monitor::Monitor;
 use crate::pack::format::PackClass;
 use crate::records::session::Outcome;
@@ -86,7 +86,7 @@ impl Listing {
         let sessions = list_sessions(repository).await?;
         let ended = sessions.ended.iter().copied().collect();
         let counting = sessions_that_count(repository, sessions.ended, cache, monitor).await?;
-        let segments = list_segments_and_times(repository).await?;
+        let segments = list_index(repository).await?.segments;
         let packs = list_packs_and_times(repository).await?;
         let named = Arc::new(named);
         Ok(Self { named, announced, counting, ended, open_since: sessions.open_since, segments, packs })
@@ -99,15 +99,37 @@ impl Listing {
 ///
 /// If the store fails.
 pub async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<SegmentId>> {
-    Ok(list_segments_and_times(repository).await?.into_keys().collect())
+    Ok(list_index(repository).await?.segments.into_keys().collect())
 }
 
-async fn list_segments_and_times(repository: &Repository) -> anyhow::Result<BTreeMap<SegmentId, ListedSegment>> {
-    let listed = |object: ObjectInfo| {
-        let segment = layout::parse_segment_key(&object.key)?;
-        Some((segment, ListedSegment { size_bytes: object.size_bytes, modified_at: object.modified_at }))
-    };
-    Ok(list_all(repository.store().as_ref(), layout::SEGMENTS).await?.into_iter().filter_map(listed).collect())
+/// All objects of the index.
+#[derive(Debug, Default)]
+pub(crate) struct IndexListing {
+    /// Segments.
+    pub(crate) segments: BTreeMap<SegmentId, ListedSegment>,
+    /// Look-up tables.
+    pub(crate) tables: BTreeSet<TableId>,
+    /// Objects with blocks of these, and when they were stored, by the store's clock.
+    pub(crate) blocks: BTreeMap<BlocksId, Timestamp>,
+}
+
+/// Lists all of the index.
+///
+/// # Errors
+///
+/// If the store fails.
+pub(crate) async fn list_index(repository: &Repository) -> anyhow::Result<IndexListing> {
+    let mut listing = IndexListing::default();
+    for object in list_all(repository.store().as_ref(), layout::SEGMENTS).await? {
+        let ObjectInfo { size_bytes, modified_at, .. } = object;
+        if let Some(segment) = layout::parse_segment_key(&object.key) {
+            listing.segments.insert(segment, ListedSegment { size_bytes, modified_at });
+        } else if let Some(blocks) = layout::parse_blocks_key(&object.key) {
+            listing.blocks.insert(blocks, modified_at);
+        }
+        listing.tables.extend(layout::parse_table_key(&object.key));
+    }
+    Ok(listing)
 }
 
 /// Packs, and the lengths of their objects.

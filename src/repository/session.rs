@@ -129,6 +129,15 @@ impl WriteSession {
         Ok(id)
     }
 
+    /// Stores an object of a look-up table.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub(crate) async fn put_of_table(&self, key: &Key, bytes: Bytes) -> anyhow::Result<()> {
+        self.put(key, bytes, Tier::Metadata).await
+    }
+
     /// Publishes the manifest: when this returns `Ok`, the backup exists.
     ///
     /// # Errors

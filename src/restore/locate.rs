@@ -19,6 +19,7 @@ use crate::repository::index::{ChunkIndex, find_footer};
 use crate::repository::packs::{OpenFrame, is_there, read_frames, read_pack_footer};
 use crate::repository::recent::Recent;
 use crate::repository::scratch::ScratchFolder;
+use crate::repository::tables::TableIndex;
 use crate::repository::{Damage, Repository, layout, plans};
 use crate::restore::RestoreOptions;
 use crate::store::{Key, list_all};
@@ -46,7 +47,11 @@ pub(crate) struct Locator {
     frames: Shared<Hint, OpenFrame>,
     /// Packs that are not there: a prune may have put what was needed of them into others.
     gone: Arc<Mutex<HashSet<(PackClass, PackId)>>>,
-    /// The index, made when a hint fails for the first time, and again when prunes have gone on since.
+    /// Packs of file data that are, though nothing of them has been read.
+    there: Arc<Mutex<HashSet<PackId>>>,
+    /// The look-up tables, read when a hint fails for the first time.
+    tables: Arc<OnceCell<Option<TableIndex>>>,
+    /// The index, made when these have not helped, and again when prunes have gone on since.
     index: Arc<AsyncMutex<Option<Arc<ScratchIndex>>>>,
 }
 
@@ -73,6 +78,8 @@ impl Locator {
             footers_under_way: Arc::default(),
             frames: Arc::new(Mutex::new(Recent::new(options.frame_cache_bytes))),
             gone: Arc::default(),
+            there: Arc::default(),
+            tables: Arc::default(),
             index: Arc::default(),
         }
     }
@@ -90,6 +97,8 @@ impl Locator {
             footers_under_way: Arc::clone(&self.footers_under_way),
             frames: Arc::clone(&self.frames),
             gone: Arc::clone(&self.gone),
+            there: Arc::clone(&self.there),
+            tables: Arc::clone(&self.tables),
             index: Arc::clone(&self.index),
         };
         (turned.meta, turned.unreadable_meta) = turned.locate_meta(&manifest.meta_packs).await?;
@@ -253,6 +262,11 @@ impl Locator {
 
     /// Where a chunk of file data is whose pack is gone, by the index; none if that does not know, or cannot be made.
     pub(crate) async fn moved_to(&self, id: &ChunkId) -> anyhow::Result<Option<Hint>> {
+        for place in self.tabled_places(id, PackClass::Data).await {
+            if self.has_data_pack(place.pack).await? {
+                return Ok(Some(place));
+            }
+        }
         let index = match self.index().await {
             Ok(index) => index,
             Err(error) => {
@@ -266,7 +280,59 @@ impl Locator {
         Ok(places.iter().find(is_usable).map(hint_of))
     }
 
-    /// Looks a chunk up in the index, and tries all places but the one that has failed.
+    /// Whether a pack of file data is there; it is asked for once.
+    async fn has_data_pack(&self, pack: PackId) -> anyhow::Result<bool> {
+        if self.is_gone(PackClass::Data, pack) {
+            return Ok(false);
+        }
+        if self.there.lock().unwrap_or_else(PoisonError::into_inner).contains(&pack) {
+            return Ok(true);
+        }
+        let found = is_there(&self.repository, PackClass::Data, pack).await?;
+        if found {
+            self.there.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
+        } else {
+            self.gone().insert((PackClass::Data, pack));
+        }
+        Ok(found)
+    }
+
+    /// Places that the look-up tables have for a chunk, which may be gone. None where the index has been made, or there are no
+    /// tables, or they cannot be read.
+    async fn tabled_places(&self, id: &ChunkId, class: PackClass) -> Vec<Hint> {
+        if self.index.lock().await.is_some() {
+            return Vec::new();
+        }
+        let open = async || TableIndex::open(&self.repository, &self.scratch_directory).await;
+        let found = match self.tables.get_or_try_init(open).await {
+            Ok(Some(tables)) => tables.find_all(id, class).await,
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        found.unwrap_or_else(|error| {
+            tracing::debug!(error = %format!("{error:#}"), "the look-up tables do not help");
+            Vec::new()
+        })
+    }
+
+    /// Reads a chunk in one of some places, if one has it.
+    async fn read_in_one(
+        &self,
+        id: &ChunkId,
+        class: PackClass,
+        places: impl IntoIterator<Item = Hint>,
+    ) -> anyhow::Result<Option<Bytes>> {
+        for place in places {
+            match self.frame(class, place).await.map(|frame| frame.chunk(id)) {
+                Ok(Some(bytes)) => return Ok(Some(bytes)),
+                Err(error) if error.downcast_ref::<Damage>().is_none() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks a chunk up in the look-up tables, then in the index, and tries all places but the one that has failed.
     ///
     /// # Errors
     ///
@@ -281,6 +347,11 @@ impl Locator {
         if failure.downcast_ref::<Damage>().is_none() {
             return Err(failure);
         }
+        let is_other = |place: &Hint| failed != Some(*place);
+        let tabled = self.tabled_places(id, class).await;
+        if let Some(bytes) = self.read_in_one(id, class, tabled.into_iter().filter(is_other)).await? {
+            return Ok(bytes);
+        }
         loop {
             let index = match self.index().await {
                 Ok(index) => index,
@@ -290,13 +361,9 @@ impl Locator {
                 }
             };
             let places = index.chunks.find_all(id)?;
-            let other = |place: &Location| place.class == class && failed != Some(hint_of(place));
-            for place in places.iter().filter(|place| other(place)) {
-                match self.frame(class, hint_of(place)).await.map(|frame| frame.chunk(id)) {
-                    Ok(Some(bytes)) => return Ok(bytes),
-                    Err(error) if error.downcast_ref::<Damage>().is_none() => return Err(error),
-                    _ => {}
-                }
+            let of_class = places.iter().filter(|place| place.class == class).map(hint_of);
+            if let Some(bytes) = self.read_in_one(id, class, of_class.filter(is_other)).await? {
+                return Ok(bytes);
             }
             // A prune may have deleted what this one says, and have found the chunk in a pack that is newer.
             if plans::announced(&self.repository).await? == index.announced {

@@ -66,6 +66,7 @@ events! {
     Pruned: "prunes that came to their end",
     PruneWaits: "that had to wait for sessions",
     PruneRepacked: "that rewrote packs",
+    PruneMerged: "that merged index segments",
     PruneFailed: "that failed",
     PrunesOverlapped: "that began while another was under way",
     PlanTakenUp: "that began while a plan was unfinished",

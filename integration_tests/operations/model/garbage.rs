@@ -15,6 +15,7 @@ use btrfs_to_s3::tree::node::Node;
 use bytes::Bytes;
 
 use crate::model::checks::{Checked, Invariant, ensure};
+use crate::model::truth::is_of_table;
 
 /// Everything in the packs of a repository.
 #[derive(Default)]
@@ -113,7 +114,13 @@ pub(crate) async fn check_no_garbage(memory: &MemoryStore, protected: &BTreeSet<
     if let Some(pack) = contents.packs.iter().find(|pack| !in_use.contains(pack)) {
         return garbage(format!("pack {pack}"));
     }
-    for (key, body) in objects(memory, layout::SEGMENTS).await {
+    let (of_index, of_tables): (Vec<_>, Vec<_>) =
+        objects(memory, layout::SEGMENTS).await.into_iter().partition(|(key, _)| !is_of_table(key));
+    if of_tables.len() > 2 {
+        let keys: Vec<&Key> = of_tables.iter().map(|(key, _)| key).collect();
+        return garbage(format!("more than a look-up table and its blocks: {keys:?}"));
+    }
+    for (key, body) in of_index {
         let repository = read_header(ObjectKind::Segment, &body).unwrap();
         let segment = Segment::decode(repository, layout::parse_segment_key(&key).unwrap(), &body).unwrap();
         if !segment.packs.iter().any(|pack| contents.packs.contains(&pack.id)) {

@@ -91,6 +91,7 @@ impl Schedule {
         self.events.count(if is_done { Event::Pruned } else { Event::PruneWaits });
         for (event, happened) in [
             (Event::PruneRepacked, report.repacked.all_packs().objects > 0),
+            (Event::PruneMerged, report.merged.replaced.objects > 0),
             (Event::PrunesOverlapped, run.has(Mark::Overlaps)),
             (Event::PlanTakenUp, run.has(Mark::MetPlan)),
             (Event::SuspendedPruneEnded, run.has(Mark::WasSuspended)),

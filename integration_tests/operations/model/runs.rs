@@ -14,7 +14,7 @@ use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::forget::unforget;
 use btrfs_to_s3::id::{ManifestId, Randomness};
 use btrfs_to_s3::monitor::Monitor;
-use btrfs_to_s3::prune::{MaxUnused, PruneOptions, PruneReport, RepackOptions, Voiding, prune};
+use btrfs_to_s3::prune::{MaxUnused, MergeOptions, PruneOptions, PruneReport, RepackOptions, Voiding, prune};
 use btrfs_to_s3::records::manifest::Parent;
 use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::cache::RecordCache;
@@ -274,8 +274,14 @@ fn tiny_options() -> BackupOptions {
 fn tiny_repack(max_unused: MaxUnused) -> RepackOptions {
     let BackupOptions { frame_target_bytes, pack_target_bytes, compression_level, uploads_in_flight, .. } =
         tiny_options();
+    // Prunes that rewrite merge what they can, and make tables.
+    let merging = match max_unused {
+        MaxUnused::Unlimited => MergeOptions::default(),
+        _ => MergeOptions { small_least: 2, gone_least: 1, untabled_bytes_max: 0, ..MergeOptions::default() },
+    };
     RepackOptions {
         max_unused,
+        merging,
         frame_target_bytes,
         pack_target_bytes,
         compression_level,

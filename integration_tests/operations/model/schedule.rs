@@ -27,7 +27,7 @@ use crate::model::faults::{Late, Roughness};
 use crate::model::garbage::check_no_garbage;
 use crate::model::quiet::{Readers, runtime, settle};
 use crate::model::runs::{Machine, Run, Shared, WorldClock};
-use crate::model::truth::{Backup, Truth, is_pack};
+use crate::model::truth::{Backup, Truth, is_of_table, is_pack};
 
 pub(crate) const REPOSITORY: RepositoryId = RepositoryId::from_bytes([0x11; 16]);
 /// A schedule that is not over after so many steps never ends.
@@ -268,7 +268,7 @@ impl Schedule {
             (Event::SegmentDeleted, layout::SEGMENTS),
             (Event::ManifestDeleted, layout::MANIFESTS),
         ] {
-            if key.as_str().starts_with(prefix) {
+            if key.as_str().starts_with(prefix) && !is_of_table(key) {
                 self.events.count(event);
             }
         }

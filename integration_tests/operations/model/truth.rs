@@ -87,7 +87,7 @@ impl Truth {
             session.parent = manifest.parent.map(|parent| parent.manifest);
         } else if layout::parse_pack_key(key).is_some() {
             self.packs.insert(key.clone(), id);
-        } else {
+        } else if layout::parse_segment_key(key).is_some() {
             self.note_segment(key, body);
         }
         None
@@ -116,7 +116,7 @@ impl Truth {
     /// Whether an object may be deleted.
     pub(crate) fn may_be_deleted(&self, key: &Key) -> bool {
         let of_plan = layout::parse_plan_key(key).is_some_and(|(_, name)| name != "final");
-        of_plan || self.settled.contains(key)
+        of_plan || is_of_table(key) || self.settled.contains(key)
     }
 
     /// Takes note of an object that was deleted or lost.
@@ -210,6 +210,11 @@ impl Truth {
             !sessions.is_some_and(|sessions| sessions.values().any(|session| *session == user || self.counts(session)))
         })
     }
+}
+
+/// Whether an object is one of a look-up table, on which nothing hangs.
+pub(crate) fn is_of_table(key: &Key) -> bool {
+    layout::parse_table_key(key).is_some() || layout::parse_blocks_key(key).is_some()
 }
 
 pub(crate) fn is_pack(key: &Key) -> bool {

@@ -48,6 +48,7 @@ mod tests {
         gone_least: 250_000,
         read_limit_bytes: 1000,
         segment_chunks: 10,
+        untabled_bytes_max: 0,
     };
 
     /// Segments of so many bytes, that name so many packs, so many of which are gone.
