@@ -65,9 +65,12 @@ class Repository:
 
     def deleted_packs(self) -> set[bytes]:
         """Those that prunes have deleted, as their final lists say."""
+        return self.deleted("data_packs") | self.deleted("meta_packs")
+
+    def deleted(self, column: str) -> set[bytes]:
         finals = [record for key, record in self.records.items() if key.startswith("prune/") and key.endswith("/final")]
-        columns = [final.get(column, b"") for final in finals for column in ("data_packs", "meta_packs")]
-        return {column[start : start + 32] for column in columns for start in range(0, len(column), 32)}
+        columns = [final.get(column, b"") for final in finals]
+        return {ids[start : start + 32] for ids in columns for start in range(0, len(ids), 32)}
 
     def published_sessions(self) -> set[bytes]:
         return {manifest.record["session"] for manifest in self.manifests()}
