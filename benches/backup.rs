@@ -89,6 +89,7 @@ impl Place {
             machine: "machine".to_owned(),
             index_directory: directory.path().join("index"),
             cache: RecordCache::in_folder(directory.path().join("records")),
+            scratch_directory: directory.path().join("scratch"),
         };
         let repository = repository.expect("the store is empty");
         Self { repository, host, monitor: Arc::new(SilentMonitor), directory }

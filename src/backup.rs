@@ -5,6 +5,7 @@
 mod archiving;
 pub(crate) mod frames;
 mod interruption;
+mod names;
 mod options;
 mod reading;
 mod recipe;
@@ -123,6 +124,8 @@ pub struct Host {
     pub index_directory: PathBuf,
     /// Its copies of records.
     pub cache: RecordCache,
+    /// Where it may make folders that go with the process.
+    pub scratch_directory: PathBuf,
 }
 
 impl Host {
@@ -359,7 +362,7 @@ impl BackupRun {
         let session = Arc::clone(&self.session);
         let parameters = session.repository().config().writing_parameters()?;
         let opaque = request.expected == Expected::Opaque;
-        let mut reading = StreamReading::start(stream.source, parameters, opaque, options)?;
+        let mut reading = StreamReading::start(stream.source, &self.host, parameters, opaque, options)?;
         let archiving = Box::pin(self.archive_unless(&stream.interruption, &mut reading, request, options));
         let archived = with_beats(&session, archiving).await;
         if archived.is_err()

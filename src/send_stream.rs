@@ -16,6 +16,8 @@ mod command;
 mod error;
 mod facts;
 mod input;
+mod name_table;
+mod names;
 mod parting;
 mod rebuilder;
 mod replay;
@@ -32,8 +34,9 @@ pub use code::{ATTRIBUTES, AttributeCode, AttributeRow, COMMANDS, CommandCode, C
 pub use command::{Command, CommandReader};
 pub use error::StreamError;
 pub use facts::{StreamFacts, Subject};
+pub use name_table::{NAME_ID_BYTES, NameId, NameRecord, NameStore};
 pub use rebuilder::{Rebuilder, Wanted};
-pub use replay::Rejected;
+pub use replay::{NAMES_IN_MEMORY, Rejected};
 pub use splitter::{SplitOptions, Splitter};
 pub use writer::{StreamWriter, Value};
 

@@ -93,6 +93,52 @@ async fn a_stream_that_cannot_be_received_publishes_no_manifest() {
     back_up(&repository, &world.host("one"), stream, Expected::Opaque, &notes).await.unwrap();
 }
 
+/// A stream of everything in which a file is made, then many others, and then, if it is said, the first one as a FIFO.
+fn far_apart(made_again: bool) -> Vec<u8> {
+    let mut writer = StreamWriter::new(Vec::new(), 1).unwrap();
+    let uuid = (AttributeCode::UUID, Value::Uuid(origin(1).uuid));
+    let subject =
+        [(AttributeCode::PATH, Value::Bytes(b"s")), uuid, (AttributeCode::CTRANSID, Value::U64(origin(1).ctransid))];
+    writer.command(CommandCode::SUBVOL, &subject).unwrap();
+    for number in 0..200 {
+        let name = format!("o{number}-7-0");
+        writer.command(CommandCode::MKFILE, &[(AttributeCode::PATH, Value::Bytes(name.as_bytes()))]).unwrap();
+    }
+    if made_again {
+        writer.command(CommandCode::MKFIFO, &[(AttributeCode::PATH, Value::Bytes(b"o0-7-0"))]).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[tokio::test]
+async fn more_names_than_fit_into_memory_are_remembered_and_leave_nothing_behind() {
+    let world = World::new().await;
+    let of = || Expected::Snapshot { subject: origin(1), parent: None };
+    let error = refused(&world, MemorySource::new(far_apart(true)), of()).await;
+    assert!(error.contains("the mkfifo of 'o0-7-0'") && error.contains("the path is there already"), "{error}");
+    let (host, notes) = (world.host("one"), Arc::new(Notes::default()));
+    back_up(&world.open().await, &host, far_apart(false), of(), &notes).await.unwrap();
+    assert_eq!(notes.warnings(), Vec::<String>::new());
+    assert_eq!(std::fs::read_dir(&host.scratch_directory).unwrap().count(), 0, "it was used, and is empty again");
+}
+
+#[tokio::test]
+async fn where_names_cannot_be_kept_the_backup_is_made_and_the_reason_told_once() {
+    let world = World::new().await;
+    let (host, notes) = (world.host("one"), Arc::new(Notes::default()));
+    std::fs::create_dir_all(host.scratch_directory.parent().unwrap()).unwrap();
+    std::fs::write(&host.scratch_directory, "not a folder").unwrap();
+    let of = Expected::Snapshot { subject: origin(1), parent: None };
+    // What is wrong with it is too far away to be found.
+    back_up(&world.open().await, &host, far_apart(true), of, &notes).await.unwrap();
+    let (warnings, problems) = (notes.warnings(), notes.problems());
+    assert!(
+        matches!(warnings.as_slice(), [one] if one.contains("could not be followed throughout: making ")),
+        "{warnings:?}"
+    );
+    assert_eq!(problems, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_captured_stream_cut_anywhere_publishes_no_manifest() {
     let world = World::new().await;

@@ -88,6 +88,7 @@ pub(crate) fn small_options() -> BackupOptions {
         frames_in_flight: 2,
         batch_bytes: 256 << 10,
         segment_chunks: 48,
+        names_in_memory: 8,
         publish_rejected: false,
     }
 }
@@ -223,6 +224,7 @@ impl World {
             machine: format!("machine of {name}"),
             index_directory: folder.join("index"),
             cache: RecordCache::in_folder(folder.join("records")),
+            scratch_directory: folder.join("scratch"),
         }
     }
 

@@ -143,6 +143,12 @@ fn warn_of_oddities(facts: &StreamFacts, monitor: &dyn Monitor) {
     if facts.more_subjects {
         monitor.warn("the stream holds several subvolumes: it can be restored with --stream only");
     }
+    if let Some(reason) = &facts.names_forgotten {
+        monitor.warn(&format!(
+            "what the stream does to names could not be followed throughout: {reason}: if btrfs receive would fail at it, that \
+             may not have been found"
+        ));
+    }
     if facts.unknown_command_count > 0 {
         monitor
             .warn(&format!("{} commands of the stream are of a kind that is not known", facts.unknown_command_count));

@@ -1,5 +1,7 @@
 //! What a backup may use.
 
+use crate::send_stream::NAMES_IN_MEMORY;
+
 /// How much memory and how many requests a backup may use at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupOptions {
@@ -17,6 +19,8 @@ pub struct BackupOptions {
     pub batch_bytes: usize,
     /// An index segment is stored when its packs have this many chunks.
     pub segment_chunks: usize,
+    /// So many entries of what a stream does to names are in memory, and the others in the host's scratch directory.
+    pub names_in_memory: usize,
     /// Whether a stream of everything that `btrfs receive` would fail at is published all the same, as a mere stream.
     pub publish_rejected: bool,
 }
@@ -31,6 +35,7 @@ impl Default for BackupOptions {
             frames_in_flight: 8,
             batch_bytes: 4 << 20,
             segment_chunks: 1 << 17,
+            names_in_memory: NAMES_IN_MEMORY,
             publish_rejected: false,
         }
     }
@@ -40,6 +45,13 @@ impl BackupOptions {
     /// The same for a host with little memory: one pack is stored while the next is filled. What is stored is the same.
     #[must_use]
     pub fn with_low_memory(self) -> Self {
-        Self { uploads_in_flight: 1, frames_in_flight: 4, batch_bytes: 1 << 20, segment_chunks: 1 << 16, ..self }
+        Self {
+            uploads_in_flight: 1,
+            frames_in_flight: 4,
+            batch_bytes: 1 << 20,
+            segment_chunks: 1 << 16,
+            names_in_memory: NAMES_IN_MEMORY / 4,
+            ..self
+        }
     }
 }

@@ -3,7 +3,8 @@
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backup::{BackupOptions, StreamSource};
+use crate::backup::names::NamesOnDisk;
+use crate::backup::{BackupOptions, Host, StreamSource};
 use crate::chunker::{Chunk, ChunkerParameters, CommandChunk, CommandChunker, CommandEnd, DataChunker};
 use crate::repository::packs::compute;
 use crate::send_stream::{Batch, SplitOptions, Splitter, StreamFacts};
@@ -32,6 +33,7 @@ pub(crate) struct StreamReading {
 impl StreamReading {
     pub(crate) fn start(
         source: Box<dyn StreamSource>,
+        host: &Host,
         parameters: &ChunkerParameters,
         opaque: bool,
         options: &BackupOptions,
@@ -39,11 +41,12 @@ impl StreamReading {
         let chunkers = (DataChunker::new(parameters)?, CommandChunker::new(parameters)?);
         let headroom_bytes = chunkers.0.headroom_bytes();
         let split = SplitOptions { batch_bytes: options.batch_bytes, headroom_bytes, opaque };
+        let names = (options.names_in_memory, NamesOnDisk::below(host.scratch_directory.clone()));
         // The channel is bounded: when storing falls behind, the producer stalls instead of memory growing.
         let (batch_sender, batches) = mpsc::channel(BATCHES_WAITING);
         let (result_sender, result) = oneshot::channel();
         // Reading a pipe blocks and cannot be cancelled, so it has a thread, which ends when its producer is stopped.
-        let run = move || drop(result_sender.send(read_stream(source, split, &batch_sender)));
+        let run = move || drop(result_sender.send(read_stream(source, split, names, &batch_sender)));
         std::thread::Builder::new().name("stream".to_owned()).spawn(run).context("starting a thread")?;
         Ok(Self { batches, result, chunkers: Some(chunkers), headroom_bytes })
     }
@@ -86,9 +89,11 @@ impl StreamReading {
 fn read_stream(
     mut source: Box<dyn StreamSource>,
     options: SplitOptions,
+    (names_in_memory, names): (usize, NamesOnDisk),
     batches: &mpsc::Sender<(Batch, u64)>,
 ) -> anyhow::Result<StreamFacts> {
-    let mut splitter = Splitter::new(source.as_mut(), options)?;
+    let splitter = Splitter::new(source.as_mut(), options)?;
+    let mut splitter = splitter.with_names(names_in_memory, Box::new(names));
     let mut read_bytes = 0;
     while let Some(batch) = splitter.next_batch()? {
         let stream_bytes = splitter.stream_bytes() - read_bytes;

@@ -99,7 +99,7 @@ impl Context {
         Some(Schedule { policy, zone: TimeZone::system() })
     }
 
-    /// Where a restore may make an index, if it has to.
+    /// Where folders may be made that are gone with the process.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.config.state_dir.join("scratch")
     }
@@ -121,6 +121,7 @@ impl Context {
             machine: format!("{}:{}", machine.trim(), self.config.lock_path.display()),
             index_directory: self.cache_directory(repository).join("index"),
             cache: self.record_cache(repository),
+            scratch_directory: self.scratch_directory(),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct StreamFacts {
     pub unknown_command_count: u64,
     /// The first command that `btrfs receive` would fail at, if there is one for certain.
     pub rejected: Option<Rejected>,
+    /// Why what the stream does to names could not be remembered throughout, so that such a command may have been missed.
+    pub names_forgotten: Option<String>,
     /// How many files its file data is of.
     pub file_count: u64,
     /// Length of its command stream.
@@ -68,6 +70,7 @@ impl StreamFacts {
             command_count: 0,
             unknown_command_count: 0,
             rejected: None,
+            names_forgotten: None,
             file_count: 0,
             command_bytes: 0,
             data_bytes: 0,

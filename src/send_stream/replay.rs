@@ -3,17 +3,19 @@
 //! Kernels have written such streams: a rename of a path before it is there, a write to one that is gone, a clone from a
 //! file that is not there. Found while the stream is read, it costs another send; found when it is restored, the data.
 //!
-//! Of an incremental stream's parent nothing is known, so a name that the stream has not touched may be there or not. What is
-//! remembered is bounded as well: what is forgotten may be there or not either. So a stream that `btrfs receive` takes is
-//! never called wrong, and a wrong one only if it is certain.
+//! Of an incremental stream's parent nothing is known, so a name that the stream has not touched may be there or not. What
+//! does not fit into memory goes to a [`NameStore`]; without one, or if that fails, everything is forgotten, and what is
+//! forgotten may be there or not either. So a stream that `btrfs receive` takes is never called wrong, and a wrong one only if it
+//! is certain.
 
-use std::collections::BTreeMap;
-
-use super::{AttributeCode, Command, CommandCode};
+use super::name_table::NameTable;
+use super::names::{Entry, Found, Names, Stop, parts};
+use super::{AttributeCode, Command, CommandCode, NameStore};
 use crate::id::Uuid;
 
-/// So many names are remembered; some 100 bytes each.
-const NAMES_AT_MOST: usize = 1 << 18;
+/// So many entries are in memory unless it is said otherwise: of names, and one for each directory that is not empty. They
+/// take 11 MiB, and 7 more while they are moved to a store.
+pub const NAMES_IN_MEMORY: usize = 220_000;
 /// A longer path is not a path: `PATH_MAX` of Linux.
 const PATH_BYTES_AT_MOST: usize = 4096;
 
@@ -30,66 +32,28 @@ pub struct Rejected {
     pub reason: &'static str,
 }
 
-/// What is known of a name.
-#[derive(Debug, Clone, Copy)]
-enum Entry {
-    /// There is none.
-    Absent,
-    /// There may be one.
-    Perhaps,
-    /// There is one; of what kind is not known.
-    Something,
-    /// There is a directory: its place in [`Names::directories`].
-    Directory(usize),
-    /// There is something else than a directory.
-    Leaf,
-}
-
-/// What is known of the names in a directory.
-#[derive(Debug, Clone, Default)]
-struct Directory {
-    names: BTreeMap<Box<[u8]>, Entry>,
-    /// Names that are not remembered may be there.
-    has_unknown: bool,
-}
-
-/// What is known of all names. Directories stand side by side and not in each other, however deep they are.
-#[derive(Debug)]
-struct Names {
-    /// The first one is the subvolume itself.
-    directories: Vec<Directory>,
-    /// Entries of all directories.
-    count: usize,
-}
-
-/// What is known of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Absent,
-    Directory,
-    Leaf,
-    Unknown,
-}
-
 /// Follows what a stream does to names.
 #[derive(Debug)]
 pub(super) struct Replay {
     names: Names,
     subject: Option<Uuid>,
-    names_at_most: usize,
+    forgotten_because: Option<String>,
     /// What the command before was about, if it was one that only needs its file to be there.
     written_path: Vec<u8>,
 }
 
-type Verdict = Result<(), &'static str>;
+type Verdict = Result<(), Stop>;
 
 impl Replay {
-    pub(super) fn new() -> Self {
-        Self::remembering(NAMES_AT_MOST)
+    /// With this many entries in memory, and the others in a store.
+    pub(super) fn new(in_memory_at_most: usize, store: Option<Box<dyn NameStore>>) -> Self {
+        let names = Names::new(NameTable::new(in_memory_at_most, store));
+        Self { names, subject: None, forgotten_because: None, written_path: Vec::new() }
     }
 
-    pub(super) fn remembering(names_at_most: usize) -> Self {
-        Self { names: Names::new(true), subject: None, names_at_most, written_path: Vec::new() }
+    /// Why not all was remembered, if it was not.
+    pub(super) fn forgotten_because(&self) -> Option<&str> {
+        self.forgotten_because.as_deref()
     }
 
     /// Does what a command does; gives why `btrfs receive` would fail at it, if it would.
@@ -98,19 +62,23 @@ impl Replay {
         if needs_file_only(command.code) && self.written_path == path && !path.is_empty() {
             return None;
         }
-        let verdict =
-            if path.len() > PATH_BYTES_AT_MOST { Err("the path is too long") } else { self.act(command, path) };
+        let verdict = if path.len() > PATH_BYTES_AT_MOST {
+            Err("the path is too long".into())
+        } else {
+            self.act(command, path).and_then(|()| Ok(self.names.make_room()?))
+        };
         self.written_path.clear();
         match verdict {
             Ok(()) if needs_file_only(command.code) => self.written_path.extend_from_slice(path),
             Ok(()) => {}
-            Err(reason) => {
+            Err(Stop::Wrong(reason)) => {
                 let path = path[..path.len().min(PATH_BYTES_AT_MOST)].to_vec();
                 return Some(Rejected { command: command.code, offset: command.offset, path, reason });
             }
-        }
-        if self.names.remembered() > self.names_at_most {
-            self.names.forget(self.names_at_most / 2);
+            Err(Stop::Lost(error)) => {
+                self.names.forget();
+                self.forgotten_because.get_or_insert_with(|| error.to_string());
+            }
         }
         None
     }
@@ -127,8 +95,8 @@ impl Replay {
                 self.make(path, Entry::Leaf)
             }
             CommandCode::MKDIR => {
-                let directory = self.names.add(false);
-                self.make(path, directory)
+                let directory = self.names.make_directory(false);
+                self.make(path, Entry::Directory(directory))
             }
             CommandCode::RENAME => other(AttributeCode::PATH_TO).map_or(Ok(()), |to| self.rename(path, to)),
             CommandCode::LINK => {
@@ -142,7 +110,10 @@ impl Replay {
                 if source.is_some() && source == self.subject {
                     let reason = "there is no file at the path it clones from";
                     let from = other(AttributeCode::CLONE_PATH);
-                    from.map_or(Ok(()), |from| self.need_file(from)).map_err(|_| reason)?;
+                    from.map_or(Ok(()), |from| self.need_file(from)).map_err(|stop| match stop {
+                        Stop::Wrong(_) => reason.into(),
+                        lost @ Stop::Lost(_) => lost,
+                    })?;
                 }
                 self.need_file(path)
             }
@@ -160,84 +131,81 @@ impl Replay {
     /// A subvolume: an empty one, or a snapshot of one that is not known.
     fn begin(&mut self, command: &Command<'_>) {
         let whole = command.code == CommandCode::SUBVOL;
-        self.names = Names::new(!whole);
+        self.names.begin(!whole);
         self.subject = command.attribute(AttributeCode::UUID).and_then(|uuid| uuid.as_uuid());
     }
 
-    fn need(&self, path: &[u8]) -> Verdict {
-        match self.names.find(path)? {
-            Found::Absent => Err("the path is not there"),
+    fn need(&mut self, path: &[u8]) -> Verdict {
+        match self.names.find(path)?.found {
+            Found::Absent => Err("the path is not there".into()),
             _ => Ok(()),
         }
     }
 
-    fn need_file(&self, path: &[u8]) -> Verdict {
-        match self.names.find(path)? {
-            Found::Absent => Err("the path is not there"),
-            Found::Directory => Err("the path is a directory"),
+    fn need_file(&mut self, path: &[u8]) -> Verdict {
+        match self.names.find(path)?.found {
+            Found::Absent => Err("the path is not there".into()),
+            Found::Directory => Err("the path is a directory".into()),
             Found::Leaf | Found::Unknown => Ok(()),
         }
     }
 
     fn make(&mut self, path: &[u8], entry: Entry) -> Verdict {
-        match self.names.find(path)? {
-            Found::Directory | Found::Leaf => Err("the path is there already"),
-            Found::Absent | Found::Unknown => {
-                self.names.put(path, entry);
-                Ok(())
-            }
+        let place = self.names.find(path)?;
+        match place.found {
+            Found::Directory | Found::Leaf => Err("the path is there already".into()),
+            Found::Absent | Found::Unknown => self.names.put(path, &place, entry),
         }
     }
 
     /// `btrfs receive` makes a file by opening it, so one that is there is no reason to fail.
     fn make_file(&mut self, path: &[u8]) -> Verdict {
-        if self.names.find(path)? == Found::Directory {
-            return Err("the path is a directory");
+        let place = self.names.find(path)?;
+        if place.found == Found::Directory {
+            return Err("the path is a directory".into());
         }
-        self.names.put(path, Entry::Leaf);
-        Ok(())
+        self.names.put(path, &place, Entry::Leaf)
     }
 
     fn remove(&mut self, path: &[u8], expected: Found) -> Verdict {
-        match (self.names.find(path)?, expected) {
-            (Found::Absent, _) => return Err("the path is not there"),
-            (Found::Directory, Found::Leaf) => return Err("the path is a directory"),
-            (Found::Leaf, Found::Directory) => return Err("the path is not a directory"),
+        let place = self.names.find(path)?;
+        match (place.found, expected) {
+            (Found::Absent, _) => return Err("the path is not there".into()),
+            (Found::Directory, Found::Leaf) => return Err("the path is a directory".into()),
+            (Found::Leaf, Found::Directory) => return Err("the path is not a directory".into()),
             _ => {}
         }
-        if self.names.has_names_in(path) {
-            return Err("the directory is not empty");
+        if self.names.has_names_in(&place)? {
+            return Err("the directory is not empty".into());
         }
-        self.names.put(path, Entry::Absent);
-        Ok(())
+        self.names.put(path, &place, Entry::Absent)
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8]) -> Verdict {
-        let moved = match self.names.find(from)? {
-            Found::Absent => return Err("the path is not there"),
-            found => found,
-        };
+        let source = self.names.find(from)?;
+        if source.found == Found::Absent {
+            return Err("the path is not there".into());
+        }
         if parts(from).eq(parts(to)) {
             return Ok(());
         }
         if parts(from).eq(parts(to).take(parts(from).count())) {
-            return Err("a directory is moved into itself");
+            return Err("a directory is moved into itself".into());
         }
-        let replaced = self.names.find(to)?;
-        match (moved, replaced) {
-            (Found::Directory, Found::Leaf) => return Err("a directory takes the place of a file"),
-            (Found::Leaf, Found::Directory) => return Err("a file takes the place of a directory"),
+        let target = self.names.find(to)?;
+        match (source.found, target.found) {
+            (Found::Directory, Found::Leaf) => return Err("a directory takes the place of a file".into()),
+            (Found::Leaf, Found::Directory) => return Err("a file takes the place of a directory".into()),
             _ => {}
         }
-        if self.names.has_names_in(to) {
-            return Err("the directory in whose place it is moved is not empty");
+        if self.names.has_names_in(&target)? {
+            return Err("the directory in whose place it is moved is not empty".into());
         }
-        let entry = self.names.entry(from).unwrap_or(Entry::Something);
+        let moved = source.entry().unwrap_or(Entry::Something);
         // Where both are names of one file, nothing happens.
-        let may_be_same = matches!(replaced, Found::Leaf | Found::Unknown) && moved != Found::Directory;
-        self.names.put(from, if may_be_same { Entry::Perhaps } else { Entry::Absent });
-        self.names.put(to, entry);
-        Ok(())
+        let may_be_same = matches!(target.found, Found::Leaf | Found::Unknown) && source.found != Found::Directory;
+        self.names.put(from, &source, if may_be_same { Entry::Perhaps } else { Entry::Absent })?;
+        self.names.put(to, &target, moved)
     }
 }
 
@@ -246,120 +214,17 @@ fn needs_file_only(code: CommandCode) -> bool {
     matches!(code, CommandCode::WRITE | CommandCode::ENCODED_WRITE | CommandCode::TRUNCATE | CommandCode::FALLOCATE)
 }
 
-fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty())
-}
-
-impl Names {
-    /// Those of a subvolume of which nothing is known, or in which nothing is.
-    fn new(has_unknown: bool) -> Self {
-        Self { directories: vec![Directory { has_unknown, ..Directory::default() }], count: 0 }
-    }
-
-    /// Adds a directory that has no name yet.
-    fn add(&mut self, has_unknown: bool) -> Entry {
-        self.directories.push(Directory { has_unknown, ..Directory::default() });
-        Entry::Directory(self.directories.len() - 1)
-    }
-
-    /// What is known of a path. That something on the way is no directory is an error.
-    fn find(&self, path: &[u8]) -> Result<Found, &'static str> {
-        let mut directory = &self.directories[0];
-        let mut parts = parts(path).peekable();
-        while let Some(part) = parts.next() {
-            let is_last = parts.peek().is_none();
-            match directory.names.get(part) {
-                Some(Entry::Directory(inner)) => directory = &self.directories[*inner],
-                Some(Entry::Leaf) if is_last => return Ok(Found::Leaf),
-                Some(Entry::Leaf) => return Err("a part of the path is not a directory"),
-                Some(Entry::Something | Entry::Perhaps) => return Ok(Found::Unknown),
-                None if directory.has_unknown => return Ok(Found::Unknown),
-                Some(Entry::Absent) | None if is_last => return Ok(Found::Absent),
-                Some(Entry::Absent) | None => return Err("the directory of the path is not there"),
-            }
-        }
-        Ok(Found::Directory)
-    }
-
-    /// The entry of a path, if it is remembered.
-    fn entry(&self, path: &[u8]) -> Option<Entry> {
-        parts(path).try_fold(Entry::Directory(0), |entry, part| match entry {
-            Entry::Directory(directory) => self.directories[directory].names.get(part).copied(),
-            _ => None,
-        })
-    }
-
-    /// Whether the path is that of a directory in which something certainly is.
-    fn has_names_in(&self, path: &[u8]) -> bool {
-        let Some(Entry::Directory(directory)) = self.entry(path) else { return false };
-        self.directories[directory].names.values().any(|entry| !matches!(entry, Entry::Absent | Entry::Perhaps))
-    }
-
-    /// Says what a path is from now on. What was not known on the way to it has to be a directory.
-    fn put(&mut self, path: &[u8], entry: Entry) {
-        let mut directory = 0;
-        let mut parts = parts(path).peekable();
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                return self.put_in(directory, part, entry);
-            }
-            directory = if let Some(Entry::Directory(inner)) = self.directories[directory].names.get(part) {
-                *inner
-            } else {
-                let added = self.add(true);
-                self.put_in(directory, part, added);
-                self.directories.len() - 1
-            };
-        }
-    }
-
-    fn put_in(&mut self, directory: usize, name: &[u8], entry: Entry) {
-        let directory = &mut self.directories[directory];
-        // Where every name is remembered, one that is not is not there.
-        let is_implied = matches!(entry, Entry::Absent) && !directory.has_unknown;
-        let before = directory.names.len();
-        if is_implied {
-            directory.names.remove(name);
-        } else {
-            directory.names.insert(name.into(), entry);
-        }
-        self.count = self.count + directory.names.len() - before;
-    }
-
-    /// Forgets what is not a directory; and everything, if more than `at_most` names are left.
-    fn forget(&mut self, at_most: usize) {
-        for directory in &mut self.directories {
-            let before = directory.names.len();
-            directory.names.retain(|_, entry| matches!(entry, Entry::Directory(_)));
-            directory.has_unknown |= directory.names.len() < before;
-        }
-        self.count = self.directories.iter().map(|directory| directory.names.len()).sum();
-        if self.remembered() > at_most {
-            *self = Self::new(true);
-        }
-    }
-
-    /// How much is remembered. Directories that have been removed keep their place, so they count as well.
-    fn remembered(&self) -> usize {
-        self.count.max(self.directories.len())
-    }
-}
-
 #[cfg(test)]
 impl Replay {
-    pub(super) fn remembered(&self) -> usize {
-        self.names.remembered()
+    pub(super) fn in_memory(&self) -> usize {
+        self.names.in_memory()
     }
-}
 
-#[cfg(test)]
-impl Rejected {
-    /// The first of a whole stream, when so many names are remembered.
-    pub(super) fn find(stream: &[u8], names_at_most: usize) -> Option<Self> {
+    /// The first of a whole stream.
+    pub(super) fn first_rejected(&mut self, stream: &[u8]) -> Option<Rejected> {
         let mut reader = super::CommandReader::new(stream).ok()?;
-        let mut replay = Replay::remembering(names_at_most);
         while let Ok(Some(command)) = reader.next_command() {
-            if let Some(rejected) = replay.follow(&command) {
+            if let Some(rejected) = self.follow(&command) {
                 return Some(rejected);
             }
         }

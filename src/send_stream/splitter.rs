@@ -4,10 +4,10 @@ use std::io::{Chain, Cursor, Read};
 
 use super::batch::MAX_BATCH_BYTES;
 use super::input::Input;
-use super::replay::Replay;
+use super::replay::{NAMES_IN_MEMORY, Replay};
 use super::{
-    AttributeCode, Batch, Command, CommandReader, MAGIC, STREAM_HEADER_BYTES, StreamError, StreamFacts, StreamHasher,
-    StreamKind, detect,
+    AttributeCode, Batch, Command, CommandReader, MAGIC, NameStore, STREAM_HEADER_BYTES, StreamError, StreamFacts,
+    StreamHasher, StreamKind, detect,
 };
 
 /// How a stream is split.
@@ -60,7 +60,14 @@ impl<R: Read> Splitter<R> {
             Source::Commands(CommandReader::with_input(input)?)
         };
         let options = SplitOptions { batch_bytes: options.batch_bytes.clamp(1, MAX_BATCH_BYTES), ..options };
-        Ok(Self { source, options, facts: StreamFacts::new(kind, opaque), current_path: None, replay: Replay::new() })
+        let replay = Replay::new(NAMES_IN_MEMORY, None);
+        Ok(Self { source, options, facts: StreamFacts::new(kind, opaque), current_path: None, replay })
+    }
+
+    /// Keeps only so many entries of the stream's names in memory, and the others in a store. To be said before the first batch.
+    #[must_use]
+    pub fn with_names(self, in_memory_at_most: usize, store: Box<dyn NameStore>) -> Self {
+        Self { replay: Replay::new(in_memory_at_most, Some(store)), ..self }
     }
 
     /// What the stream's first bytes say it is.
@@ -131,7 +138,8 @@ impl<R: Read> Splitter<R> {
             Source::Bytes { hasher, finished, .. } => finished.then(|| hasher.digest()),
         };
         let digest = digest.ok_or(StreamError::CutShort { offset: self.facts.stream_bytes })?;
-        Ok(StreamFacts { digest, ..self.facts })
+        let names_forgotten = self.replay.forgotten_because().map(str::to_owned);
+        Ok(StreamFacts { digest, names_forgotten, ..self.facts })
     }
 
     fn count(&mut self, batch: &Batch) {

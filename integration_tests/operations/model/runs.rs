@@ -127,6 +127,7 @@ impl Machine {
             machine: format!("machine of {}", self.name),
             index_directory: self.folder.join("index"),
             cache: RecordCache::in_folder(self.folder.join("records")),
+            scratch_directory: self.folder.join("scratch"),
         }
     }
 }
@@ -267,6 +268,7 @@ fn tiny_options() -> BackupOptions {
         frames_in_flight: 1,
         batch_bytes: 1 << 20,
         segment_chunks: 3,
+        names_in_memory: 100,
         publish_rejected: false,
     }
 }

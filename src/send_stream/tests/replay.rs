@@ -1,14 +1,70 @@
 //! Commands that `btrfs receive` would fail at are found, and no others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::replay::Replay;
 use super::*;
 use crate::id::Uuid;
 
-const UNLIMITED: usize = usize::MAX;
+/// Where entries that do not fit into memory go.
+#[derive(Debug, Clone, Copy)]
+enum Memory {
+    Unlimited,
+    /// So many fit, and all others are forgotten.
+    Forgetting(usize),
+    /// So many fit, and the others are kept.
+    Keeping(usize),
+    /// So many fit, and the others are kept until a store fails, at a call of this number.
+    Failing(usize, usize),
+}
+
+/// A store of names in memory, which fails when it has been asked so often.
+#[derive(Debug)]
+struct Kept {
+    values: BTreeMap<NameId, u64>,
+    calls_left: usize,
+    /// Shared with whoever wants to know whether the store is still there.
+    _alive: Arc<()>,
+}
+
+impl Kept {
+    fn call(&mut self) -> io::Result<()> {
+        self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| io::Error::other("the store fails"))?;
+        Ok(())
+    }
+}
+
+impl NameStore for Kept {
+    fn put(&mut self, records: &[NameRecord]) -> io::Result<()> {
+        self.call()?;
+        assert!(records.is_sorted_by(|a, b| a.id < b.id) && !records.is_empty());
+        self.values.extend(records.iter().map(|record| (record.id, record.value)));
+        Ok(())
+    }
+
+    fn get(&mut self, id: &NameId) -> io::Result<Option<u64>> {
+        self.call()?;
+        Ok(self.values.get(id).copied())
+    }
+}
+
+impl Memory {
+    fn replay(self) -> Replay {
+        let kept = |calls_left| -> Option<Box<dyn NameStore>> {
+            Some(Box::new(Kept { values: BTreeMap::new(), calls_left, _alive: Arc::default() }))
+        };
+        match self {
+            Self::Unlimited => Replay::new(usize::MAX, None),
+            Self::Forgetting(at_most) => Replay::new(at_most, None),
+            Self::Keeping(at_most) => Replay::new(at_most, kept(usize::MAX)),
+            Self::Failing(at_most, calls) => Replay::new(at_most, kept(calls)),
+        }
+    }
+}
 
 /// What a command does to names.
 #[derive(Debug, Clone)]
@@ -62,8 +118,8 @@ fn stream_of(whole: bool, ops: &[Op]) -> Vec<u8> {
 }
 
 /// The number of the first command that is rejected, counted from the one after the subvolume's, and why.
-fn rejected(whole: bool, ops: &[Op], names_at_most: usize) -> Option<(usize, &'static str)> {
-    let found = Rejected::find(&stream_of(whole, ops), names_at_most)?;
+fn rejected(whole: bool, ops: &[Op], memory: Memory) -> Option<(usize, &'static str)> {
+    let found = memory.replay().first_rejected(&stream_of(whole, ops))?;
     let number = (0..ops.len()).find(|number| stream_of(whole, &ops[..*number]).len() as u64 - 10 == found.offset);
     Some((number.expect("a command begins there"), found.reason))
 }
@@ -76,7 +132,8 @@ fn text(text: &str) -> String {
 fn what_real_streams_do_is_never_rejected() {
     for name in fixtures::NAMES {
         assert_eq!(fixtures::facts(name).rejected, None, "{name}");
-        assert_eq!(Rejected::find(&fixtures::captured(name), 4), None, "{name}");
+        assert_eq!(Memory::Keeping(4).replay().first_rejected(&fixtures::captured(name)), None, "{name}");
+        assert_eq!(Memory::Forgetting(4).replay().first_rejected(&fixtures::captured(name)), None, "{name}");
     }
 }
 
@@ -110,9 +167,9 @@ fn a_command_that_cannot_be_done_is_found_with_its_reason() {
         (Write("n/".repeat(2100)), "the path is too long"),
     ] {
         let ops: Vec<Op> = tree.iter().cloned().chain([last]).collect();
-        assert_eq!(rejected(true, &ops, UNLIMITED), Some((3, reason)), "{:?}", ops[3]);
+        assert_eq!(rejected(true, &ops, Memory::Unlimited), Some((3, reason)), "{:?}", ops[3]);
     }
-    assert_eq!(rejected(true, &tree, UNLIMITED), None);
+    assert_eq!(rejected(true, &tree, Memory::Unlimited), None);
 }
 
 #[test]
@@ -120,7 +177,7 @@ fn of_a_parent_only_what_the_stream_has_done_is_known() {
     use Op::*;
     let [a, b] = ["a", "b"].map(text);
     assert_eq!(
-        rejected(false, &[Write(a.clone()), Rename(b.clone(), text("x/y")), Write(text("x/y"))], UNLIMITED),
+        rejected(false, &[Write(a.clone()), Rename(b.clone(), text("x/y")), Write(text("x/y"))], Memory::Unlimited),
         None
     );
     for ops in [
@@ -129,7 +186,7 @@ fn of_a_parent_only_what_the_stream_has_done_is_known() {
         vec![Write(a.clone()), Write(text("a/x")), Unlink(a.clone()), SetMode(text("a/x"))],
     ] {
         let last = ops.len() - 1;
-        assert_eq!(rejected(false, &ops, UNLIMITED).map(|found| found.0), Some(last), "{ops:?}");
+        assert_eq!(rejected(false, &ops, Memory::Unlimited).map(|found| found.0), Some(last), "{ops:?}");
     }
 }
 
@@ -146,7 +203,7 @@ fn a_clone_from_another_subvolume_is_not_looked_for_here() {
         ];
         writer.command(CommandCode::CLONE, &attributes)
     });
-    assert_eq!(Rejected::find(&stream, UNLIMITED), None);
+    assert_eq!(Memory::Unlimited.replay().first_rejected(&stream), None);
 }
 
 #[test]
@@ -163,21 +220,65 @@ fn what_is_remembered_is_bounded() {
     let deep: Vec<Op> = [Op::MakeDirectory(text("d"))].into_iter().chain(deep).collect();
     for ops in [churn, files, deep] {
         let bytes = stream_of(true, &ops);
-        let mut reader = CommandReader::new(&bytes[..]).unwrap();
-        let mut replay = super::super::replay::Replay::remembering(100);
-        while let Some(command) = reader.next_command().unwrap() {
-            assert_eq!(replay.follow(&command), None);
-            assert!(replay.remembered() <= 100);
+        for memory in [Memory::Forgetting(100), Memory::Keeping(100)] {
+            let mut reader = CommandReader::new(&bytes[..]).unwrap();
+            let mut replay = memory.replay();
+            while let Some(command) = reader.next_command().unwrap() {
+                assert_eq!(replay.follow(&command), None);
+                assert!(replay.in_memory() <= 100);
+            }
+            assert!(replay.forgotten_because().is_none() || matches!(memory, Memory::Forgetting(_)));
         }
     }
 }
 
 #[test]
-fn what_was_forgotten_once_stays_unknown() {
+fn what_is_forgotten_stays_unknown_and_what_is_kept_does_not() {
     let files = (0..20).map(|number| Op::MakeFile(format!("d/{number}")));
     let first = [Op::MakeFile(text("f")), Op::MakeDirectory(text("d"))];
-    let ops: Vec<Op> = first.into_iter().chain(files).chain([Op::Write(text("f")), Op::Write(text("d/0"))]).collect();
-    assert_eq!(rejected(true, &ops, 6), None);
+    let ops: Vec<Op> = first.into_iter().chain(files).collect();
+    let and_then = |op| ops.iter().cloned().chain([op]).collect::<Vec<_>>();
+    for there in [Op::Write(text("f")), Op::Write(text("d/0")), Op::MakeFile(text("d/0"))] {
+        assert_eq!(rejected(true, &and_then(there.clone()), Memory::Forgetting(6)), None);
+        assert_eq!(rejected(true, &and_then(there), Memory::Keeping(6)), None);
+    }
+    for (wrong, reason) in [
+        (Op::Write(text("d/20")), "the path is not there"),
+        (Op::MakeFifo(text("d/0")), "the path is there already"),
+        (Op::Clone(text("d/0"), text("d/20")), "there is no file at the path it clones from"),
+    ] {
+        assert_eq!(rejected(true, &and_then(wrong.clone()), Memory::Forgetting(6)), None);
+        assert_eq!(rejected(true, &and_then(wrong), Memory::Keeping(6)), Some((22, reason)));
+    }
+    let remove = and_then(Op::RemoveDirectory(text("d")));
+    assert_eq!(rejected(true, &remove, Memory::Keeping(6)), Some((22, "the directory is not empty")));
+}
+
+#[test]
+fn the_next_subvolume_of_a_stream_has_nothing_of_the_one_before() {
+    let bytes = stream(2, |writer| {
+        for _ in 0..2 {
+            let attributes = [(AttributeCode::PATH, Value::Bytes(b"s")), (AttributeCode::UUID, Value::Uuid(OWN))];
+            writer.command(CommandCode::SUBVOL, &attributes)?;
+            (0..9).try_for_each(|number| Op::MakeFifo(format!("f{number}")).write(writer))?;
+        }
+        Op::Write(text("f9")).write(writer)
+    });
+    for memory in [Memory::Unlimited, Memory::Keeping(3)] {
+        assert_eq!(memory.replay().first_rejected(&bytes).map(|found| found.path), Some(b"f9".to_vec()));
+    }
+}
+
+#[test]
+fn a_store_that_fails_is_told_of_and_let_go() {
+    let ops: Vec<Op> = (0..40).map(|number| Op::MakeFile(format!("f{number}"))).collect();
+    let bytes = stream_of(true, &ops);
+    let alive = Arc::default();
+    let store = Kept { values: BTreeMap::new(), calls_left: 30, _alive: Arc::clone(&alive) };
+    let mut replay = Replay::new(6, Some(Box::new(store)));
+    assert_eq!(replay.first_rejected(&bytes), None);
+    assert_eq!(replay.forgotten_because(), Some("the store fails"));
+    assert_eq!(Arc::strong_count(&alive), 1);
 }
 
 /// Names, each with the number of its file and whether that is a directory, and what POSIX says of them.
@@ -311,16 +412,31 @@ fn unambiguous_ops() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
+fn any_memory() -> impl Strategy<Value = Memory> {
+    prop_oneof![
+        Just(Memory::Unlimited),
+        (0..12usize).prop_map(Memory::Forgetting),
+        (0..12usize).prop_map(Memory::Keeping),
+        (0..12usize, 0..200usize).prop_map(|(at_most, calls)| Memory::Failing(at_most, calls)),
+    ]
+}
+
 proptest! {
     #[test]
     fn exactly_what_cannot_be_done_is_rejected(ops in unambiguous_ops()) {
-        let found = rejected(true, &ops, UNLIMITED).map(|found| found.0);
+        let found = rejected(true, &ops, Memory::Unlimited).map(|found| found.0);
         prop_assert_eq!(found, first_impossible(&ops));
     }
 
     #[test]
-    fn nothing_is_rejected_that_can_be_done(ops in any_ops(), names_at_most in prop_oneof![Just(UNLIMITED), 0..12usize]) {
-        let found = rejected(true, &ops, names_at_most).map(|found| found.0);
+    fn what_does_not_fit_into_memory_is_known_all_the_same(ops in any_ops(), whole: bool, at_most in 0..12usize) {
+        let in_memory = rejected(whole, &ops, Memory::Unlimited);
+        prop_assert_eq!(rejected(whole, &ops, Memory::Keeping(at_most)), in_memory);
+    }
+
+    #[test]
+    fn nothing_is_rejected_that_can_be_done(ops in any_ops(), memory in any_memory()) {
+        let found = rejected(true, &ops, memory).map(|found| found.0);
         let impossible = first_impossible(&ops);
         prop_assert!(found.is_none_or(|found| impossible.is_some_and(|number| number <= found)), "{found:?} {impossible:?}");
     }
@@ -330,6 +446,6 @@ proptest! {
         // What came before the cut is the parent's.
         let possible = &ops[..first_impossible(&ops).unwrap_or(ops.len())];
         let increment = &possible[cut.min(possible.len())..];
-        prop_assert_eq!(rejected(false, increment, UNLIMITED), None);
+        prop_assert_eq!(rejected(false, increment, Memory::Unlimited), None);
     }
 }
