@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the peak of memory of a first backup, one of which all is known, and a restore: with the usual settings and with
-[global] low_memory = true, in turn, of streams of several lengths that cannot be compressed and of send streams.
+"""Measures the peak of memory of a first backup, one of which all is known, and a restore: with the usual settings, with
+[global] low_memory = true, and with smaller packs besides, in turn, of streams of several lengths that cannot be compressed and of send streams.
 
     cargo build --release
     benches/compare/memory.py --mib 512 --mib 5120 --results benches/compare/results/memory.json
@@ -18,13 +18,17 @@ from pathlib import Path
 
 from measuring import BINARY, Record, noise, run, write_config
 
-SETTINGS = {"default": "", "low": "low_memory = true"}
+SETTINGS = {
+    "default": "",
+    "low": "low_memory = true",
+    "low, packs of 16 MiB": 'low_memory = true\n[packing]\npack_target = "16 MiB"',
+}
 
 
 def measure(record: Record, work: Path, store: str, setting: str, stream: tuple[str, object], options: list[str]) -> None:
     """One repository: a stream goes in twice and comes out once."""
     name, source = stream
-    folder = work / f"{setting}-{name}".replace(" ", "-")
+    folder = work / f"{setting}-{name}".replace(" ", "-").replace(",", "")
     url = f"{store}/{folder.name}" if store else f"file://{folder}/repository"
     text = f'[global]\nstate_dir = "{folder}/state"\n{SETTINGS[setting]}'
     program = [BINARY, "--config", write_config(folder, url, text)]

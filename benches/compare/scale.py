@@ -6,7 +6,7 @@
     integration_tests/garage.sh start /tmp/garage; . /tmp/garage/environment
     benches/compare/scale.py --mib 256 --s3 s3://test-bucket/scale --results …
 
-Chunks are some 170 bytes long here, so that 256 MiB make 1.6 million of them. With --s3, requests are counted by a relay. One repository
+Chunks are some 310 bytes long here, so that 256 MiB make 0.9 million of them. With --s3, requests are counted by a relay. One repository
 for each length: it is filled, 6 bytes are stored, 16 MiB that it has, and 16 MiB that are new; all is looked at; the last of these is
 forgotten and pruned, with all rewriting that a prune does by default; and the state is thrown away, so that the next backup reads the
 whole index.
