@@ -8,7 +8,7 @@ use btrfs_to_s3::forget::forget;
 use btrfs_to_s3::id::ChunkId;
 use btrfs_to_s3::local_index::Access;
 use btrfs_to_s3::pack::format::PackClass;
-use btrfs_to_s3::prune::{MergeOptions, PruneOptions, PruneReport, RepackOptions};
+use btrfs_to_s3::prune::{MaxUnused, MergeOptions, PruneOptions, PruneReport, RepackOptions};
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::index::{ChunkIndex, list_packs, list_segments, read_segment};
 use btrfs_to_s3::repository::layout;
@@ -25,11 +25,18 @@ use crate::samples::Sample;
 use crate::scripted::meanwhile;
 use crate::world::{Made, Notes, World};
 
-/// A prune that merges whatever it can.
+/// A prune that merges all segments it can, and leaves packs as they are.
 pub(crate) fn merging() -> PruneOptions {
     let rarely = options(SignedDuration::ZERO);
     let merging = MergeOptions { small_least: 2, gone_least: 1, ..MergeOptions::default() };
-    PruneOptions { repack: RepackOptions { merging, ..rarely.repack }, ..rarely }
+    PruneOptions {
+        repack: RepackOptions { merging, max_unused: MaxUnused::Bytes(u64::MAX), ..rarely.repack },
+        ..rarely
+    }
+}
+
+fn rewriting_nothing() -> PruneOptions {
+    PruneOptions { repack: RepackOptions { max_unused: MaxUnused::Unlimited, ..merging().repack }, ..merging() }
 }
 
 async fn prune_now(world: &World) -> PruneReport {
@@ -105,6 +112,8 @@ async fn many_segments_become_one_that_names_what_is_there() {
 async fn a_dry_run_says_what_would_be_merged_and_merges_nothing() {
     let (world, _) = scene().await;
     let before = world.keys("").await;
+    let nothing = prune_on("one", &world, world.store(), &PruneOptions { dry_run: true, ..rewriting_nothing() }).await;
+    assert_eq!(nothing.unwrap().merged.replaced.objects, 0, "what rewrites nothing merges nothing");
     let dry = prune_through(&world, world.store(), &PruneOptions { dry_run: true, ..merging() }).await.unwrap();
     assert_eq!(world.keys("").await, before);
     let report = prune_now(&world).await;

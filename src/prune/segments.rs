@@ -13,6 +13,7 @@ use crate::backup::send_beats;
 use crate::id::SegmentId;
 use crate::index::Segment;
 use crate::pack::format::PackRecord;
+use crate::prune::limits::MaxUnused;
 use crate::prune::mark::MarkedPack;
 use crate::prune::plan::{Observed, Pack};
 use crate::prune::repack::{Repacking, give_up};
@@ -40,6 +41,9 @@ pub(super) async fn merge_segments(
     observed: &Observed<'_>,
     doomed: &mut Doomed,
 ) -> anyhow::Result<Merged> {
+    if repacking.options.max_unused == MaxUnused::Unlimited {
+        return Ok(Merged::default());
+    }
     let mut chosen = choose_segments(&segments_in_use(marked, observed, doomed), &repacking.options.merging);
     chosen.truncate(PLAN_LIMIT_OBJECTS.saturating_sub(doomed.count()));
     // Beside a repair no plan would follow.

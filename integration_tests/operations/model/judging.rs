@@ -32,8 +32,9 @@ impl Schedule {
         let problems = run.told.notes.problems();
         // Whose session others have ended is not waited for by prune: what it has seen may be gone.
         let excused = self.truth.packs_lost > 0 || self.was_ended_by_others(run);
-        // A prune goes on without rewriting where the store has failed at that.
-        let is_of_fault = |problem: &String| run.faults > 0 && problem.starts_with("rewriting packs: ");
+        // A prune goes on without rewriting, merging or tables where the store has failed at that.
+        let left_out = ["rewriting packs: ", "merging index segments: ", "making look-up tables of the index: "];
+        let is_of_fault = |problem: &String| run.faults > 0 && left_out.iter().any(|what| problem.starts_with(what));
         let holds = problems.iter().all(is_of_fault) || excused;
         ensure(Invariant::NoDamageIsMadeUp, holds, || format!("run {}: {problems:?}", run.id))?;
         if let Some(seen) = run.told.seen.lock().unwrap().as_ref() {
