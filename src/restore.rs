@@ -191,6 +191,31 @@ pub async fn read_elsewhere(
     Ok(())
 }
 
+/// Reads all metadata of a backup that is in none of the packs it was published over, from wherever it is now.
+///
+/// # Errors
+///
+/// [`crate::repository::Damage`] if some of it is nowhere; otherwise the store's error.
+pub async fn read_metadata_elsewhere(
+    repository: &Repository,
+    manifest: &Manifest,
+    options: &RestoreOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<()> {
+    let locator = Locator::open(repository, manifest, options, monitor).await?;
+    for kind in [RootKind::Commands, RootKind::Packs, RootKind::Data] {
+        let Some(tree) = manifest.tree(&kind) else { continue };
+        // The nodes are read on the way.
+        let mut entries = Entries::new(&locator, tree)?;
+        while let Some(entry) = entries.next().await? {
+            if kind != RootKind::Data && !locator.has_meta(&entry.id) {
+                locator.meta_chunk(&entry.id).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes the stream of a backup to `sink`; gives the sink back for the verdict of its receiver.
 ///
 /// Memory is bounded by `options`, besides a table of the backup's metadata chunks. When this fails, the sink has got

@@ -11,14 +11,16 @@ use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::forget::forget;
 use btrfs_to_s3::id::PackId;
 use btrfs_to_s3::index::Segment;
+use btrfs_to_s3::job::{Rehearsal, rehearse};
 use btrfs_to_s3::monitor::Monitor;
-use btrfs_to_s3::pack::format::{PackClass, PackRecord};
+use btrfs_to_s3::pack::format::{FrameKind, PackClass, PackRecord};
 use btrfs_to_s3::prune::{Amount, MaxUnused, PruneOptions, PruneReport, RepackOptions, Repacked, prune};
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::read_manifest;
 use btrfs_to_s3::repository::index::{list_segments, read_segment};
-use btrfs_to_s3::repository::layout;
+use btrfs_to_s3::repository::packs::read_pack_footer;
 use btrfs_to_s3::repository::session::{WriteSession, list_sessions, void_session};
+use btrfs_to_s3::repository::{Damage, layout};
 use btrfs_to_s3::restore::{RestoreOptions, data_packs};
 use btrfs_to_s3::store::archiving::ArchivingStore;
 use btrfs_to_s3::store::faulty::{Fault, FaultyStore};
@@ -80,10 +82,14 @@ async fn prune_well(world: &World, options: &PruneOptions) -> PruneReport {
 }
 
 pub(crate) async fn back_up_finely(world: &World, sample: &Sample) -> Made {
+    back_up_with(world, sample, &fine_options()).await
+}
+
+async fn back_up_with(world: &World, sample: &Sample, options: &BackupOptions) -> Made {
     let run = begin(&world.open().await, &world.host("one"), &Arc::new(Notes::default())).await.unwrap();
     let source = Box::new(MemorySource::new(sample.stream()));
     let stream = Stream { source, stop: None, interruption: never_interrupted() };
-    let made = Box::pin(run.publish(stream, &request(Expected::Anything), &fine_options())).await.unwrap();
+    let made = Box::pin(run.publish(stream, &request(Expected::Anything), options)).await.unwrap();
     Made::new(&made, sample.stream())
 }
 
@@ -738,4 +744,50 @@ async fn what_has_to_be_thawed_is_found_where_it_is_now() {
     let after: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
     assert_eq!(keys, after);
     assert!(before.iter().filter(|pack| !after.contains(pack)).count() >= 3);
+}
+
+#[tokio::test]
+async fn a_sample_reads_all_metadata_that_was_rewritten_where_it_is_now() {
+    let world = World::new().await;
+    // Every chunk has a frame of its own, so that whatever is not read is not found damaged.
+    let options = BackupOptions { frame_target_bytes: 1, ..fine_options() };
+    let mut made = Vec::new();
+    for number in 1..=9 {
+        made.push(back_up_with(&world, &Sample::random(number, 12 * KIB), &options).await);
+    }
+    forget_now(&world, &made.remove(0)).await;
+    let repack = RepackOptions { frame_target_bytes: 1, ..thorough().repack };
+    prune_well(&world, &PruneOptions { repack, ..thorough() }).await;
+    let repository = world.open().await;
+    let (mut backups, mut before) = (Vec::new(), BTreeSet::new());
+    for made in &made {
+        let backup = read_manifest(&repository, made.id).await.unwrap();
+        before.extend(backup.manifest.meta_packs.iter().copied());
+        backups.push(backup);
+    }
+    let rehearse = async || {
+        let options = RestoreOptions::new(world.host_folder("scratch"));
+        let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
+        rehearse(&repository, &backups, &Rehearsal::Sample(Subset::Bytes(1)), &options, &monitor).await
+    };
+    rehearse().await.unwrap();
+    let mut frames = 0;
+    for key in world.keys("meta/").await {
+        let (class, pack) = layout::parse_pack_key(&key).unwrap();
+        if before.contains(&pack) {
+            continue;
+        }
+        let whole = world.body(&key).await;
+        let footer = read_pack_footer(&repository, class, pack).await.unwrap();
+        for frame in footer.frames.iter().filter(|frame| frame.kind == FrameKind::Content) {
+            let mut bytes = whole.to_vec();
+            bytes[usize::try_from(frame.range.end - 1).unwrap()] ^= 1;
+            world.replace(&key, Bytes::from(bytes)).await;
+            let error = rehearse().await.expect_err("damage is found");
+            assert!(error.downcast_ref::<Damage>().is_some(), "{error:#}");
+            frames += 1;
+        }
+        world.replace(&key, whole).await;
+    }
+    assert!(frames > 8, "{frames} frames");
 }

@@ -25,7 +25,9 @@ use crate::repository::packs::verify_pack;
 use crate::repository::plans::without_deleted;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
-use crate::restore::{RestoreOptions, StreamSink, data_packs, pack_states, read_elsewhere, restore_stream};
+use crate::restore::{
+    RestoreOptions, StreamSink, data_packs, pack_states, read_elsewhere, read_metadata_elsewhere, restore_stream,
+};
 use crate::size::ByteSize;
 use crate::store::thaw::ThawState;
 
@@ -189,7 +191,8 @@ impl Packs {
     }
 }
 
-/// Reads some packs whole, and checks every chunk in them; of each that is gone, it looks whether what it had is elsewhere.
+/// Reads some packs whole, and checks every chunk in them; of each that is gone, it looks whether what it had is elsewhere, and
+/// reads all of it if it is metadata.
 async fn sample(
     repository: &Repository,
     chain: &[Published],
@@ -208,6 +211,9 @@ async fn sample(
     let chosen = choose(&packs.readable, share, salt.as_bytes()).into_iter().map(|pack| (PackClass::Data, pack));
     let metadata = chain.iter().flat_map(|backup| backup.manifest.meta_packs.iter().copied()).collect();
     let metadata = without_deleted(repository, PackClass::Meta, metadata, &RecordCache::none()).await?;
+    for backup in chain.iter().filter(|backup| !backup.manifest.meta_packs.iter().all(|pack| metadata.contains(pack))) {
+        read_metadata_elsewhere(repository, &backup.manifest, options, monitor).await?;
+    }
     let wanted = metadata.into_iter().map(|pack| (PackClass::Meta, pack)).chain(chosen);
     let read =
         |(class, pack)| async move { (layout::pack_key(class, &pack), verify_pack(repository, class, pack).await) };

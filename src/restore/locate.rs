@@ -136,6 +136,11 @@ impl Locator {
         Ok((places, unreadable))
     }
 
+    /// Whether a metadata chunk is in the packs that the backup was published over, as far as these can be read.
+    pub(crate) fn has_meta(&self, id: &ChunkId) -> bool {
+        self.meta.contains_key(id)
+    }
+
     /// The plaintext of a metadata chunk.
     pub(crate) async fn meta_chunk(&self, id: &ChunkId) -> anyhow::Result<Bytes> {
         match self.meta.get(id) {
