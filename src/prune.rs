@@ -154,6 +154,9 @@ impl Pruning<'_> {
             let planned = self.make_plan(self.repository.clock().now(), true).await?;
             planned.tell(&mut report);
             report.add_deleted(&planned.doomed, &planned.packs);
+        } else if self.options.repack.max_unused != MaxUnused::Unlimited {
+            // What is needed then depends on what that plan turns out to delete.
+            self.monitor.warn("an earlier prune is not finished: what would be rewritten cannot be told before it is");
         }
         Ok(report)
     }

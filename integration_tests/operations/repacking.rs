@@ -407,6 +407,24 @@ async fn what_a_killed_prune_has_rewritten_is_not_rewritten_again() {
 }
 
 #[tokio::test]
+async fn a_dry_run_beside_an_unfinished_plan_says_that_it_cannot_tell_what_would_be_rewritten() {
+    let (world, _) = partly_dead().await;
+    prune_that_dies(&world, "two", |operation, _| operation == Operation::Delete).await;
+    for (max_unused, told) in [(MaxUnused::Bytes(0), 1), (MaxUnused::Unlimited, 0)] {
+        let notes = Arc::new(Notes::default());
+        let options = PruneOptions { dry_run: true, ..with_limit(max_unused) };
+        let report = prune_with("one", &world, world.store(), &options, &notes).await.unwrap();
+        assert!(report.deleted.packs > 0);
+        let warnings = notes.warnings();
+        assert_eq!(warnings.len(), told, "{warnings:?}");
+        assert!(
+            warnings.iter().all(|warning| warning.contains("what would be rewritten cannot be told")),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_a_killed_prune_has_rewritten_and_is_damaged_since_is_told_and_copied_again() {
     let (world, kept) = partly_dead().await;
     let old: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
