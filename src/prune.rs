@@ -26,7 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::Host;
 use crate::id::{ManifestId, SegmentId, SessionId};
-use crate::local_index::Access;
+use crate::local_index::{Access, LocalIndex, LocalIndexError};
 use crate::monitor::Monitor;
 use crate::prune::live::list_manifests;
 use crate::prune::mark::{Fate, Marking};
@@ -49,7 +49,7 @@ pub use sessions::WaitedFor;
 
 /// Objects that are deleted at once.
 const DELETIONS_AT_ONCE: usize = 16;
-/// A mark is made so often at most, where other prunes delete what it reads.
+/// A mark is made so often at most, where other prunes delete what it reads, or the local index is damaged.
 const MARKS_MAX: usize = 4;
 
 /// What a prune may do.
@@ -216,10 +216,24 @@ impl Pruning<'_> {
                 Err(error) if attempt < MARKS_MAX && error.downcast_ref::<Damage>().is_some() => {
                     tracing::debug!(error = %format!("{error:#}"), "it is looked for once more");
                 }
+                Err(error)
+                    if attempt < MARKS_MAX && error.downcast_ref().is_some_and(LocalIndexError::means_rebuild) =>
+                {
+                    tracing::info!(error = %format!("{error:#}"), "damaged files of the local index are made again");
+                    self.discard_damaged_index()?;
+                }
                 observed => return observed,
             }
         }
         unreachable!("the last attempt is an answer")
+    }
+
+    /// Removes what is damaged of the local index, so that it is made again when that is opened next.
+    fn discard_damaged_index(&self) -> anyhow::Result<()> {
+        let (directory, repository) = (&self.host.index_directory, self.repository.id());
+        let (mut index, _) = LocalIndex::open(directory, repository, Access::Exclusive)?;
+        index.discard_damaged()?;
+        Ok(())
     }
 
     /// Lists, in this order, plans, sessions, manifests, segments and packs, and marks what is needed.

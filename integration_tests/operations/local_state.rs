@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use btrfs_to_s3::backup::Expected;
+use jiff::SignedDuration;
 
 use crate::interruption::data_packs;
+use crate::pruning::{options, prune_on};
 use crate::samples::{Sample, random_bytes};
 use crate::world::{Made, Notes, World, back_up};
 
@@ -143,6 +145,18 @@ async fn records_that_a_host_remembers_can_be_exchanged() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_prune_mends_the_local_index_and_goes_on() {
+    let (world, made) = lived_in().await;
+    let runs = files_below(&world.host_folder("one").join("index"));
+    let largest = runs.iter().max_by_key(|run| fs::metadata(run).unwrap().len()).unwrap();
+    // In the entries, which are checked when they are looked up.
+    let length = usize::try_from(fs::metadata(largest).unwrap().len()).unwrap();
+    flip_bit(largest, length * 3 / 4);
+    prune_on("one", &world, world.store(), &options(SignedDuration::ZERO)).await.unwrap();
+    assert_eq!(check_next_run(&world, &made).await, 50_000);
 }
 
 #[tokio::test]
