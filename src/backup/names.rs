@@ -60,7 +60,9 @@ impl NameStore for NamesOnDisk {
         let left_free_bytes = self.left_free_bytes;
         let kept = self.kept()?;
         kept.require_room(records.len(), left_free_bytes)?;
-        records.iter().for_each(|record| kept.filter.add(&record.id));
+        for record in records {
+            kept.filter.add(&record.id);
+        }
         let path = kept.next_path();
         let mut writer = RunWriter::create(path, records.len(), 0)?;
         records.iter().try_for_each(|record| writer.push(*record))?;

@@ -71,7 +71,9 @@ pub(super) async fn merge_segments(
 
 fn total(segments: &[SegmentUse]) -> Amount {
     let mut total = Amount::default();
-    segments.iter().for_each(|segment| total.add(segment.size_bytes));
+    for segment in segments {
+        total.add(segment.size_bytes);
+    }
     total
 }
 

@@ -129,8 +129,8 @@ impl TableIndex {
 
 /// Segments that are listed and in no table.
 fn segments_in_none(listed: &IndexListing, tables: &[Table]) -> Vec<SegmentId> {
-    let tabled: HashSet<&SegmentId> = tables.iter().flat_map(|table| &table.segments).collect();
-    listed.segments.keys().filter(|id| !tabled.contains(id)).copied().collect()
+    let in_some: HashSet<&SegmentId> = tables.iter().flat_map(|table| &table.segments).collect();
+    listed.segments.keys().filter(|id| !in_some.contains(id)).copied().collect()
 }
 
 /// Makes an index of some segments. One that is damaged or gone is left out.

@@ -219,13 +219,12 @@ impl Names {
             if next_part(path, part.end).is_none() {
                 return self.put_in(directory, name, entry);
             }
-            let inner = match self.table.get(&name)?.map(Entry::decode) {
-                Some(Entry::Directory(inner)) => inner,
-                _ => {
-                    let inner = self.make_directory(true);
-                    self.put_in(directory, name, Entry::Directory(inner))?;
-                    inner
-                }
+            let inner = if let Some(Entry::Directory(inner)) = self.table.get(&name)?.map(Entry::decode) {
+                inner
+            } else {
+                let inner = self.make_directory(true);
+                self.put_in(directory, name, Entry::Directory(inner))?;
+                inner
             };
             (known, directory) = (part.end, inner);
         }

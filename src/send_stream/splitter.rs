@@ -139,7 +139,7 @@ impl<R: Read> Splitter<R> {
         };
         let digest = digest.ok_or(StreamError::CutShort { offset: self.facts.stream_bytes })?;
         let names_forgotten = self.replay.forgotten_because().map(str::to_owned);
-        Ok(StreamFacts { digest, names_forgotten, ..self.facts })
+        Ok(StreamFacts { names_forgotten, digest, ..self.facts })
     }
 
     fn count(&mut self, batch: &Batch) {

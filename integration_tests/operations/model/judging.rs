@@ -76,14 +76,16 @@ impl Schedule {
                     judge_failure(run, may_fail || self.was_ended_by_others(run), error)
                 }
             },
-            Report::Prune(Ok(report)) => {
-                self.note_prune(run, report);
-                Ok(())
-            }
-            Report::Prune(Err(error)) => {
-                self.events.count(Event::PruneFailed);
-                judge_failure(run, self.truth.packs_lost > 0 || self.was_ended_by_others(run), error)
-            }
+            Report::Prune(ended) => match ended.as_ref() {
+                Ok(report) => {
+                    self.note_prune(run, report);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.events.count(Event::PruneFailed);
+                    judge_failure(run, self.truth.packs_lost > 0 || self.was_ended_by_others(run), error)
+                }
+            },
         }
     }
 

@@ -160,7 +160,7 @@ pub(crate) enum Report {
     Backup(Box<anyhow::Result<BackupSummary>>),
     Restore(ManifestId, anyhow::Result<Vec<u8>>),
     Listing(anyhow::Result<BTreeSet<ManifestId>>),
-    Prune(anyhow::Result<PruneReport>),
+    Prune(Box<anyhow::Result<PruneReport>>),
     Unforget(ManifestId, Box<anyhow::Result<BackupSummary>>),
 }
 
@@ -188,7 +188,7 @@ impl Report {
             Self::Backup(ended) | Self::Unforget(_, ended) => ended.as_ref().as_ref().err(),
             Self::Restore(_, ended) => ended.as_ref().err(),
             Self::Listing(ended) => ended.as_ref().err(),
-            Self::Prune(ended) => ended.as_ref().err(),
+            Self::Prune(ended) => ended.as_ref().as_ref().err(),
         }
     }
 }
@@ -392,7 +392,7 @@ impl Client {
             Ok(repository) => prune(&repository, &self.host, &options, &self.monitor()).await,
             Err(error) => Err(error),
         };
-        Report::Prune(pruned)
+        Report::Prune(Box::new(pruned))
     }
 
     pub(crate) async fn list(self) -> Report {

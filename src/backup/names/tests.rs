@@ -52,7 +52,7 @@ fn the_newest_value_of_an_id_is_what_it_has_however_often_runs_become_one() {
     let (mut names, mut model) = (on_disk(&folder), BTreeMap::new());
     for round in 0..70_u64 {
         // Most ids come several times; sizes differ, and one of them is less than a bucket.
-        let numbers: Vec<_> = (0..1 + round * 13 % 300).map(|number| number * (round % 7 + 1) % 1500).collect();
+        let numbers: Vec<_> = (0..=round * 13 % 300).map(|number| number * (round % 7 + 1) % 1500).collect();
         let numbers = numbers.into_iter().collect::<std::collections::BTreeSet<_>>();
         names.put(&records(numbers.iter().copied(), round)).unwrap();
         model.extend(numbers.into_iter().map(|number| (number, round)));

@@ -16,8 +16,10 @@ fn packs() -> Vec<(PackClass, PackId)> {
     (0..5).map(|number| (PackClass::Data, PackId::from_bytes([number; 32]))).collect()
 }
 
+type BlocksObject = (BlocksId, Vec<u8>);
+
 /// A table of chunks, the object with its blocks, and its own. Each chunk is in the pack of its number modulo five.
-fn written(chunks: &[ChunkId]) -> (Vec<(BlocksId, Vec<u8>)>, (TableId, Vec<u8>)) {
+fn written(chunks: &[ChunkId]) -> (Vec<BlocksObject>, (TableId, Vec<u8>)) {
     let segments = vec![SegmentId::from_bytes([1; 32]), SegmentId::from_bytes([2; 32])];
     let mut writer = TableWriter::new(REPOSITORY, SessionId::from_bytes([9; 16]), segments, packs());
     let mut objects = Vec::new();
@@ -53,7 +55,9 @@ fn every_chunk_is_found_in_one_block_and_no_other_is() {
     for absent in [[0; 32], [0xff; 32], *ChunkId::of(b"absent").as_bytes()] {
         assert_eq!(places(&table, &objects, &ChunkId::from_bytes(absent)), []);
     }
-    objects.iter().for_each(|(id, bytes)| check_blocks(REPOSITORY, *id, bytes).unwrap());
+    for (id, bytes) in &objects {
+        check_blocks(REPOSITORY, *id, bytes).unwrap();
+    }
 }
 
 #[test]

@@ -61,9 +61,12 @@ mod tests {
         choose_segments(&segments, &OPTIONS).iter().map(|segment| segment.id.as_bytes()[0]).collect()
     }
 
+    /// Segments by length, packs, and packs that are gone; and those that are chosen.
+    type Case = (&'static [(u64, u64, u64)], &'static [u8]);
+
     #[test]
     fn small_ones_are_merged_when_there_are_enough_and_others_are_left() {
-        let cases: [(&[(u64, u64, u64)], &[u8]); 7] = [
+        let cases: [Case; 7] = [
             (&[], &[]),
             (&[(99, 1, 0), (99, 1, 0)], &[]),
             (&[(99, 1, 0), (99, 1, 0), (100, 1, 0)], &[]),

@@ -31,17 +31,17 @@ pub(super) struct Choice {
 pub(super) fn choose_tables(segments: &BTreeMap<SegmentId, u64>, tables: &[TableUse], rest_bytes_max: u64) -> Choice {
     let mut there: Vec<Weighed<'_>> = tables.iter().map(|table| Weighed::new(table, segments)).collect();
     there.sort_by_key(|table| (table.bytes, table.id));
-    let mut tabled: HashSet<&SegmentId> = HashSet::new();
+    let mut in_some: HashSet<&SegmentId> = HashSet::new();
     let mut choice = Choice::default();
     // The long ones first; two prunes at once may have made the same one.
     for table in there.iter().rev() {
-        if table.segments.iter().all(|id| tabled.contains(id)) {
+        if table.segments.iter().all(|id| in_some.contains(id)) {
             choice.replaced.push(table.id);
         }
-        tabled.extend(&table.segments);
+        in_some.extend(&table.segments);
     }
     there.retain(|table| !choice.replaced.contains(&table.id));
-    let rest: Vec<SegmentId> = segments.keys().filter(|id| !tabled.contains(id)).copied().collect();
+    let rest: Vec<SegmentId> = segments.keys().filter(|id| !in_some.contains(id)).copied().collect();
     let mut bytes: u64 = rest.iter().filter_map(|id| segments.get(id)).sum();
     if bytes <= rest_bytes_max {
         return choice;
@@ -104,9 +104,12 @@ mod tests {
         )
     }
 
+    /// Segments with their lengths, tables with their segments, and what is chosen.
+    type Case = (&'static [(u8, u64)], &'static [(u8, &'static [u8])], &'static [u8], &'static [u8]);
+
     #[test]
     fn a_table_is_made_when_enough_is_in_none_and_takes_in_those_that_are_not_much_longer() {
-        let cases: [(&[(u8, u64)], &[(u8, &[u8])], &[u8], &[u8]); 9] = [
+        let cases: [Case; 9] = [
             (&[], &[], &[], &[]),
             (&[(1, 4), (2, 6)], &[], &[], &[]),
             (&[(1, 5), (2, 6)], &[], &[1, 2], &[]),
