@@ -89,8 +89,9 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
     let folder = ScratchFolder::make(&options.scratch_directory)?;
     // What is wrong with segments and packs is in the report already.
     let told = Untold(Arc::clone(monitor));
-    let index =
+    let mut index =
         ChunkIndex::open_to_read(repository, folder.path(), Access::Exclusive, &RecordCache::none(), &told).await?;
+    index.compact()?;
     let notes = Notes::load(repository, &RecordCache::none()).await?;
     notes.damaged.iter().for_each(|error| report.add_error(Severity::Flaw, "notes_are_whole", error));
     let mut suspects = if options.checksums {

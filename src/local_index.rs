@@ -326,6 +326,18 @@ impl LocalIndex {
         }
     }
 
+    /// Merges runs until there is one, or a small one beside it: for who is about to look up most of the chunks, as each look-up
+    /// reads a page of each run. Writes up to all entries anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`maintain`](Self::maintain).
+    pub fn compact(&mut self) -> Result<(), LocalIndexError> {
+        self.check_writable()?;
+        let weights: Vec<_> = self.members.iter().map(Member::weight).collect();
+        plan::choose_compaction(&weights).map_or(Ok(()), |chosen| self.merge(&chosen))
+    }
+
     /// Reads all runs whole and takes out, and removes, those that are damaged. Gives what was found.
     ///
     /// # Errors

@@ -260,7 +260,8 @@ impl Pruning<'_> {
         let may_go = |id: &ManifestId| settled.contains(id) || may_go(id);
         let manifests = list_manifests(repository, cache, monitor, may_go).await?;
         let (directory, access) = (&self.host.index_directory, Access::Exclusive);
-        let (index, listing) = ChunkIndex::open_listed(repository, directory, access, cache, monitor).await?;
+        let (mut index, listing) = ChunkIndex::open_listed(repository, directory, access, cache, monitor).await?;
+        index.compact()?;
         ensure!(index.unreadable_segments() == 0, "nothing is pruned while a segment of the index cannot be read");
         let fate = |class, pack| {
             if ours.has_pack(class, pack) {

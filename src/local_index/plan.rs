@@ -51,6 +51,21 @@ pub(super) fn choose_merge(runs: &[Weight]) -> Option<Vec<usize>> {
     (chosen.len() >= 2).then_some(chosen)
 }
 
+/// Chooses runs, by number, to be replaced by one, so that there are one or two, of which one is small. `None`: all is well.
+///
+/// A run that is much larger than all others together is left alone.
+pub(super) fn choose_compaction(runs: &[Weight]) -> Option<Vec<usize>> {
+    let mut descending: Vec<usize> = (0..runs.len()).collect();
+    descending.sort_by_key(|number| std::cmp::Reverse(runs[*number].entries));
+    let entries = |numbers: &[usize]| numbers.iter().map(|number| u64::from(runs[*number].entries)).sum::<u64>();
+    let chosen = match descending.split_first() {
+        Some((largest, others)) if entries(others) <= u64::from(runs[*largest].entries) / 8 => others.to_vec(),
+        _ => descending,
+    };
+    let fits = chosen.len() <= INPUTS_LIMIT && u32::try_from(entries(&chosen)).is_ok();
+    (chosen.len() >= 2 && fits).then_some(chosen)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +109,22 @@ mod tests {
     fn small_additions_leave_a_large_run_alone() {
         let written = written_per_entry([100_000_000].into_iter().chain(std::iter::repeat_n(100, 365)));
         assert!(written < 1.01, "{written}");
+    }
+
+    #[test]
+    fn compaction_leaves_one_run_or_a_small_one_beside_it() {
+        for (entries, expected) in [
+            (&[][..], None),
+            (&[5], None),
+            (&[80, 10], None),
+            (&[80, 11], Some(vec![0, 1])),
+            (&[5, 80, 5], Some(vec![0, 2])),
+            (&[5, 80, 6], Some(vec![1, 2, 0])),
+            (&[u32::MAX - 1, u32::MAX - 1], None),
+        ] {
+            let runs: Vec<Weight> = entries.iter().map(|entries| run(*entries)).collect();
+            assert_eq!(choose_compaction(&runs), expected, "{entries:?}");
+        }
     }
 
     #[test]

@@ -102,14 +102,20 @@ fn a_merger_keeps_what_was_usable_and_what_was_not() {
     }
     index.maintain().unwrap();
     assert!(index.size().runs <= plan::RUNS_LIMIT);
-    assert_eq!(run_files(&directory).len(), index.size().runs, "the runs merged are removed");
-    for number in 0..20 {
-        if number % 3 == 0 {
-            assert_eq!(index.lookup_all(&chunk(number, 0)).unwrap(), []);
-        } else {
-            assert_complete(&index, number, 40);
+    let assert_kept = |index: &LocalIndex| {
+        assert_eq!(run_files(&directory).len(), index.size().runs, "the runs merged are removed");
+        for number in 0..20 {
+            if number % 3 == 0 {
+                assert_eq!(index.lookup_all(&chunk(number, 0)).unwrap(), []);
+            } else {
+                assert_complete(index, number, 40);
+            }
         }
-    }
+    };
+    assert_kept(&index);
+    index.compact().unwrap();
+    assert_eq!((index.size().runs, index.size().entries), (1, 800));
+    assert_kept(&index);
 }
 
 #[test]

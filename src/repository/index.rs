@@ -348,6 +348,15 @@ impl ChunkIndex {
         Ok(self.local.lookup_all(id)?)
     }
 
+    /// Has look-ups read one page, or two, instead of up to eight, for who is about to look up most of the chunks.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalIndex::compact`].
+    pub fn compact(&mut self) -> anyhow::Result<()> {
+        Ok(self.local.compact()?)
+    }
+
     /// Adds a segment that this run has stored itself.
     ///
     /// # Errors
