@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use btrfs_to_s3::chunker::ChunkerParameters;
 use btrfs_to_s3::codec::encode_frame;
-use btrfs_to_s3::id::{ChunkId, Digest, ManifestId, PackId, RepositoryId, Salt, SessionId, SnapshotVersion, Uuid};
+use btrfs_to_s3::id::{
+    ChunkId, Digest, ManifestId, PackId, RepositoryId, Salt, SegmentId, SessionId, SnapshotVersion, Uuid,
+};
 use btrfs_to_s3::index::Segment;
+use btrfs_to_s3::index::table::{TablePlace, TableWriter, table_body};
 use btrfs_to_s3::object::{ObjectKind, encode_cbor, encode_record};
 use btrfs_to_s3::pack::format::{ChunkEntry, FrameKind, PackClass};
 use btrfs_to_s3::pack::writer::{FinishedPack, PackWriter};
@@ -39,6 +42,7 @@ pub(crate) fn seeds_of(target: &str) -> Vec<Vec<u8>> {
         "record" => records(),
         "segment" => segments(),
         "send_stream" => send_streams(),
+        "table" => tables(),
         other => panic!("there are no seeds for {other}"),
     }
 }
@@ -95,6 +99,23 @@ fn segments() -> Vec<Vec<u8>> {
     let segment = Segment { session: SESSION, packs: vec![data_pack().record, meta_pack().record] };
     let empty = Segment { session: SESSION, packs: Vec::new() };
     vec![segment.encode(REPOSITORY, SALT).1, empty.encode(REPOSITORY, SALT).1, encode_cbor(&segment)]
+}
+
+fn tables() -> Vec<Vec<u8>> {
+    let segments = vec![SegmentId::from_bytes([1; 32]), SegmentId::from_bytes([2; 32])];
+    let packs = vec![(PackClass::Data, PackId::from_bytes([3; 32])), (PackClass::Meta, PackId::from_bytes([4; 32]))];
+    let mut writer = TableWriter::new(REPOSITORY, SESSION, segments, packs);
+    let mut chunks: Vec<ChunkId> = (0..5000_u32).map(|number| ChunkId::of(&number.to_le_bytes())).collect();
+    chunks.sort_unstable();
+    for (number, chunk) in (0..).zip(&chunks) {
+        writer.push(chunk, TablePlace { pack: number % 2, frame: number });
+    }
+    writer.take_blocks(SALT);
+    let (id, object) = writer.finish(SALT);
+    let cbor = table_body(REPOSITORY, id, &object).unwrap();
+    let (id, empty) = TableWriter::new(REPOSITORY, SESSION, Vec::new(), Vec::new()).finish(SALT);
+    let empty_cbor = table_body(REPOSITORY, id, &empty).unwrap();
+    vec![object, cbor, empty, empty_cbor]
 }
 
 /// Puts a tree's nodes behind its height and length, in the order in which a walk asks for them.

@@ -34,6 +34,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "record", run: cbor::record },
     Target { name: "segment", run: cbor::segment },
     Target { name: "send_stream", run: send_stream::send_stream },
+    Target { name: "table", run: cbor::table },
 ];
 
 /// The configuration file. What is said of a bad one must not act on the terminal it is shown on.

@@ -1,11 +1,14 @@
-//! Records and index segments.
+//! Records, index segments and look-up tables.
 
 use btrfs_to_s3::chunker::{CommandChunker, DataChunker};
-use btrfs_to_s3::id::{RepositoryId, Salt, SegmentId};
+use btrfs_to_s3::codec::encode_frame;
+use btrfs_to_s3::id::{ChunkId, RepositoryId, Salt, SegmentId, TableId};
 use btrfs_to_s3::index::Segment;
+use btrfs_to_s3::index::table::{TABLE_LIMIT_BYTES, Table};
 use btrfs_to_s3::object::notation::cbor_as_text;
 use btrfs_to_s3::object::{
     HEADER_BYTES, ObjectKind, decode_cbor, decode_record, encode_cbor, encode_record, read_header, record_body,
+    write_header,
 };
 use btrfs_to_s3::records::config::{RepositoryConfig, check_features};
 use btrfs_to_s3::records::manifest::Manifest;
@@ -109,5 +112,36 @@ pub(crate) fn segment(bytes: &[u8]) -> bool {
     let (id, object) = segment.encode(REPOSITORY, Salt::from_bytes([3; 16]));
     assert!(object.len() > HEADER_BYTES);
     assert_eq!(Segment::decode(REPOSITORY, id, &object).as_ref(), Ok(&segment));
+    true
+}
+
+/// A whole look-up table, named by its hash; else the CBOR of one. What is found by it lies in its objects.
+pub(crate) fn table(bytes: &[u8]) -> bool {
+    let object = if bytes.starts_with(b"B2S3") {
+        bytes.to_vec()
+    } else {
+        let mut object = Vec::new();
+        write_header(ObjectKind::Table, REPOSITORY, Salt::from_bytes([3; 16]), &mut object);
+        object.extend(encode_frame(bytes, 3));
+        object
+    };
+    let id = TableId::from_bytes(*blake3::hash(&object).as_bytes());
+    let Ok(table) = Table::decode(REPOSITORY, id, &object) else { return false };
+    let (mut objects, mut ends) = (Vec::new(), 0);
+    for block in &table.blocks {
+        if objects.last() != Some(&block.object) {
+            objects.push(block.object);
+            ends = HEADER_BYTES as u64;
+        }
+        assert!(
+            block.range.start >= HEADER_BYTES as u64 && block.range.end <= TABLE_LIMIT_BYTES && ends <= block.range.end
+        );
+        ends = block.range.end;
+    }
+    assert_eq!(table.objects(), objects);
+    for byte in [0, 1, 127, 255] {
+        let chunk = ChunkId::from_bytes([byte; 32]);
+        assert!(table.blocks_for(&chunk).len() <= table.blocks.len());
+    }
     true
 }
