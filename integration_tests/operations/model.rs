@@ -35,7 +35,7 @@ mod schedule;
 mod truth;
 
 /// How many schedules `cargo test` plays, and how many the slow test.
-const SCHEDULES: u64 = 1600;
+const SCHEDULES: u64 = 1000;
 const SCHEDULES_OF_THE_SLOW_TEST: u64 = 30_000;
 /// With fewer, it is chance whether everything that is worth testing happens.
 const SCHEDULES_THAT_SHOW_EVERYTHING: u64 = 1000;
