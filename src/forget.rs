@@ -21,7 +21,7 @@ use crate::repository::needs::NeedsWalk;
 use crate::repository::notes::{Notes, Said, put_note};
 use crate::repository::reader::ChunkReader;
 use crate::repository::{Damage, Repository, layout};
-use crate::retention::{Candidate, Decision, RetentionPolicy, Source, decide};
+use crate::retention::{Candidate, Decision, RetentionPolicy, Source, decide, time_of_copy};
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, Tier};
 
 /// What has become of a backup that was to be forgotten.
@@ -89,11 +89,15 @@ pub fn plan_forget(
         return Err(damage.context("what a backup needs that cannot be read is not known: forget it by its id first"));
     }
     let candidate = |backup: &Published| {
-        let Manifest { host, subvolume, created_at, parent, .. } = &backup.manifest;
+        let Manifest { host, subvolume, created_at, parent, copied_from, .. } = &backup.manifest;
+        let own_time = catalog.stored_at(backup.id()).unwrap_or(*created_at);
+        let stored_at = copied_from.map_or(own_time, |original| {
+            catalog.stored_at(original).unwrap_or_else(|| time_of_copy(own_time, *created_at))
+        });
         Candidate {
             id: backup.id(),
             source: Source { host: host.clone(), subvolume: subvolume.clone() },
-            stored_at: catalog.stored_at(backup.id()).unwrap_or(*created_at),
+            stored_at,
             created_at: *created_at,
             parent: parent.as_ref().map(|parent| parent.manifest),
             tags: notes.tags(backup.id()),

@@ -65,7 +65,7 @@ pub struct Candidate {
     pub id: ManifestId,
     /// Whose it is.
     pub source: Source,
-    /// When it was stored, by the store's clock.
+    /// When it was stored, by the store's clock; of a copy, when its original was, or [`time_of_copy`].
     pub stored_at: Timestamp,
     /// When its snapshot was taken, by its own word.
     pub created_at: Timestamp,
@@ -81,6 +81,13 @@ impl Candidate {
         let behind = self.stored_at.duration_since(self.created_at);
         behind > BEHIND_MAX || behind < -AHEAD_MAX
     }
+}
+
+/// The time that counts of a copy whose original is not there: that of its snapshot, as that of its storing says nothing. What
+/// would be odd of any other backup is odd of it too.
+#[must_use]
+pub fn time_of_copy(stored_at: Timestamp, created_at: Timestamp) -> Timestamp {
+    if stored_at.duration_since(created_at) > BEHIND_MAX { stored_at } else { created_at.min(stored_at) }
 }
 
 /// Why a backup is kept.

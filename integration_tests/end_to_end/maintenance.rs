@@ -202,6 +202,10 @@ fn what_a_check_has_found_damaged_is_not_built_on() {
     let pack = largest(&tool, "data");
     flip_the_middle(&pack);
     tool.run(["check", "--read-data"]).assert_code(5);
+    let status = tool.run(["status"]);
+    status.assert_code(3);
+    assert!(status.text().contains("OVERDUE") && status.text().contains("none"), "{}", status.text());
+    assert_eq!(status.stderr.matches("does not restore by the last check").count(), 1, "{}", status.stderr);
     // Although nothing has changed since.
     tool.run(["backup"]).assert_code(3);
     assert_eq!(tool.list().pop().unwrap().kind, "full");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use btrfs_to_s3::backup::{BackupSummary, Expected, never_interrupted};
+use btrfs_to_s3::backup::{BackupRequest, BackupSummary, Expected, Stream, never_interrupted};
 use btrfs_to_s3::forget::{Forgot, Selection, forget, plan_forget, sources_without_any, unforget};
 use btrfs_to_s3::id::ManifestId;
 use btrfs_to_s3::monitor::Monitor;
@@ -16,7 +16,7 @@ use btrfs_to_s3::store::faulty::{Fault, FaultyStore};
 use btrfs_to_s3::store::{ObjectStore, Store, StoreErrorKind};
 
 use crate::samples::Sample;
-use crate::world::{Made, Notes, World, assert_same_bytes, back_up};
+use crate::world::{Made, MemorySource, Notes, World, assert_same_bytes, back_up, begin, request, small_options};
 
 async fn forget_it(world: &World, id: ManifestId) -> Forgot {
     forget(&world.open().await, id, "one", "a test").await.unwrap()
@@ -231,6 +231,23 @@ async fn a_policy_decides_on_what_is_selected_and_goes_by_the_time_of_the_store(
     let nobody = Selection { host: Some("three".to_owned()), subvolume: None };
     assert_eq!(plan(&world, &policy(1), &nobody).await.unwrap(), []);
     assert_eq!(sources_without_any(&decisions).len(), 0);
+}
+
+#[tokio::test]
+async fn what_was_brought_back_is_as_old_as_it_was() {
+    let world = World::new().await;
+    let mut made = Vec::new();
+    for number in 1..3 {
+        let run = begin(&world.open().await, &world.host("two"), &Arc::new(Notes::default())).await.unwrap();
+        let source = Box::new(MemorySource::new(Sample::random(number, 1000).stream()));
+        let stream = Stream { source, stop: None, interruption: never_interrupted() };
+        let request = BackupRequest { created_at: world.clock.now(), ..request(Expected::Anything) };
+        made.push(Box::pin(run.publish(stream, &request, &small_options())).await.unwrap().id());
+    }
+    forget_it(&world, made[0]).await;
+    unforget_it(&world, made[0]).await.unwrap();
+    let decisions = plan(&world, &policy(1), &Selection::default()).await.unwrap();
+    assert_eq!((decisions.len(), kept(&decisions)), (2, vec![made[1]]));
 }
 
 #[tokio::test]

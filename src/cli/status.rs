@@ -65,6 +65,12 @@ pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -
     let now = context.clock.now();
     let of = |name: &&str| status_of(context, &catalog, &notes, &host.name, name, now);
     let all: Vec<SubvolumeStatus> = names.iter().map(of).collect();
+    for backup in catalog.published.iter().filter(|backup| is_own(backup, &host.name, &names)) {
+        if let Some(reason) = notes.known_damage(backup.id()) {
+            let (id, name) = (backup.id(), &backup.manifest.subvolume);
+            context.progress.problem(&format!("backup {id} of '{name}' does not restore by the last check: {reason}"));
+        }
+    }
     for one in all.iter().filter(|one| one.overdue) {
         context.progress.problem(&format!("'{}' is overdue", one.name));
     }
@@ -90,7 +96,9 @@ fn status_of(
 ) -> SubvolumeStatus {
     let own = |backup: &&Published| backup.manifest.host == host && backup.manifest.subvolume == name;
     let own: Vec<&Published> = catalog.published.iter().filter(own).collect();
-    let last = own.iter().rfind(|backup| backup.manifest.snapshot.is_some() && catalog.chain(backup).is_ok());
+    let is_whole = |chain: Vec<&Published>| chain.iter().all(|backup| notes.known_damage(backup.id()).is_none());
+    let restores = |backup: &Published| catalog.chain(backup).is_ok_and(is_whole);
+    let last = own.iter().rfind(|backup| backup.manifest.snapshot.is_some() && restores(backup));
     let chain = last.and_then(|last| catalog.chain(last).ok()).unwrap_or_default();
     let streams: Vec<_> = chain.iter().filter(|backup| backup.manifest.kind != BackupKind::Unchanged).collect();
     let decision = context
@@ -118,6 +126,10 @@ fn status_of(
         last_rehearsal_method: result.and_then(|result| result.method).map(RehearsalMethod::as_str),
         rehearsal_overdue: is_rehearsal_overdue(context.config.rehearse_every, proved_at(&own, &rehearsals), now),
     }
+}
+
+fn is_own(backup: &Published, host: &str, names: &[&str]) -> bool {
+    backup.manifest.host == host && names.contains(&backup.manifest.subvolume.as_str())
 }
 
 /// When the last rehearsal was that went well; without one, when the first backup was taken.

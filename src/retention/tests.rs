@@ -242,3 +242,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_copy_is_as_old_as_its_snapshot_if_that_can_be() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let stored = at("2026-03-10T00:00:00Z");
+    for (created, expected) in [
+        ("2026-03-09T12:00:00Z", "2026-03-09T12:00:00Z"),
+        ("2026-01-10T00:00:00Z", "2026-01-10T00:00:00Z"),
+        // Either its clock was wrong, or it is older than can be told.
+        ("2026-01-08T00:00:00Z", "2026-03-10T00:00:00Z"),
+        ("2026-03-10T05:00:00Z", "2026-03-10T00:00:00Z"),
+    ] {
+        assert_eq!(time_of_copy(stored, at(created)), at(expected), "{created}");
+    }
+}
