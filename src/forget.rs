@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::backup::{BackupRun, BackupSummary, Host, Interruption, unless_interrupted};
 use crate::id::ManifestId;
@@ -89,15 +90,11 @@ pub fn plan_forget(
         return Err(damage.context("what a backup needs that cannot be read is not known: forget it by its id first"));
     }
     let candidate = |backup: &Published| {
-        let Manifest { host, subvolume, created_at, parent, copied_from, .. } = &backup.manifest;
-        let own_time = catalog.stored_at(backup.id()).unwrap_or(*created_at);
-        let stored_at = copied_from.map_or(own_time, |original| {
-            catalog.stored_at(original).unwrap_or_else(|| time_of_copy(own_time, *created_at))
-        });
+        let Manifest { host, subvolume, created_at, parent, .. } = &backup.manifest;
         Candidate {
             id: backup.id(),
             source: Source { host: host.clone(), subvolume: subvolume.clone() },
-            stored_at,
+            stored_at: stored_at(catalog, backup),
             created_at: *created_at,
             parent: parent.as_ref().map(|parent| parent.manifest),
             tags: notes.tags(backup.id()),
@@ -106,6 +103,17 @@ pub fn plan_forget(
     let all = catalog.published.iter().map(candidate);
     let (chosen, others): (Vec<_>, Vec<_>) = all.partition(|candidate| selection.has(&candidate.source));
     Ok(decide(policy, &chosen, &others))
+}
+
+/// When a backup was stored; of a copy, also of one of a copy, when its original was, as far as that can be told.
+fn stored_at(catalog: &Catalog, backup: &Published) -> Timestamp {
+    let mut original = backup;
+    while let Some(earlier) = original.manifest.copied_from.and_then(|id| catalog.find(id)) {
+        original = earlier;
+    }
+    let created_at = original.manifest.created_at;
+    let stored_at = catalog.stored_at(original.id()).unwrap_or(created_at);
+    if original.manifest.copied_from.is_some() { time_of_copy(stored_at, created_at) } else { stored_at }
 }
 
 /// The sources of which nothing would be kept.
