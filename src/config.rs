@@ -329,13 +329,18 @@ fn read_packing(packing: &mut Section<'_>, faults: &mut Faults) -> PackingConfig
     }
 }
 
+/// How other languages write what TOML writes `true` and `false`; in small letters.
+const TRUTHS_ELSEWHERE: [&str; 6] = ["yes", "no", "on", "off", "true", "false"];
+
 fn syntax_faults(errors: &[toml::de::Error], text: &str) -> Faults {
     let mut faults = Faults::default();
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let found = text.get(span.clone()).filter(|found| !found.is_empty());
+        let is_truth = found.is_some_and(|found| TRUTHS_ELSEWHERE.contains(&found.to_ascii_lowercase().as_str()));
+        let message = if is_truth { "a truth is written true or false" } else { &shortened(error.message()) };
         let found = found.map(|found| format!("{}: ", quoted(found))).unwrap_or_default();
-        faults.add(Some(span.start), "", format!("not TOML: {found}{}", shortened(error.message())));
+        faults.add(Some(span.start), "", format!("not TOML: {found}{message}"));
     }
     faults
 }

@@ -151,7 +151,7 @@ async fn copy_steps(
     for backup in &steps {
         match Box::pin(copier.copy(backup)).await {
             Ok(copy) => {
-                tracing::info!("backup {} is copied as backup {}", backup.id(), copy.id());
+                tracing::debug!("backup {} is copied as backup {}", backup.id(), copy.id());
                 report.copied.push((backup.id(), copy));
             }
             Err(error) if !is_of_source(&error) => {

@@ -251,7 +251,7 @@ impl Job {
     ) -> anyhow::Result<Done> {
         let sent = match work {
             Work::NotDue(decision) => {
-                tracing::info!(subvolume = %subvolume.name, reason = %decision.reason, "not due");
+                tracing::debug!(subvolume = %subvolume.name, reason = %decision.reason, "not due");
                 return Ok(Done::NotDue(decision));
             }
             Work::Send { snapshot, full } => self.back_up(subvolume, &snapshot, full, host, shared).await,

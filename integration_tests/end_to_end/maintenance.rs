@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::btrfs_fixture::TestBtrfs;
 use crate::support::process::Ended;
@@ -26,9 +26,14 @@ fn archive(tool: &Tool, name: &str, seed: u64) -> String {
     let stdin = Stdio::from(File::open(&input).unwrap());
     let config = tool.configuration();
     let mut command = tool.bare_command();
-    command.args(["--config", config.to_str().unwrap(), "backup", "--stdin", "--name", name]).stdin(stdin);
-    Ended::from(command.output().unwrap()).assert_code(0);
-    tool.list().into_iter().rfind(|backup| backup.subvolume == name).unwrap().id
+    command.args(["--config", config.to_str().unwrap(), "backup", "--stdin", "--name", name, "--json"]).stdin(stdin);
+    let ended = Ended::from(command.output().unwrap());
+    ended.assert_code(0);
+    let told = json_of(&ended);
+    assert_eq!((&told["result"], &told["subvolumes"][0]["outcome"]), (&json!("success"), &json!("opaque")));
+    let id = tool.list().into_iter().rfind(|backup| backup.subvolume == name).unwrap().id;
+    assert_eq!(told["subvolumes"][0]["id"], id.as_str());
+    id
 }
 
 fn json_of(ended: &Ended) -> Value {
@@ -58,6 +63,37 @@ fn backups_are_forgotten_by_id_and_brought_back() {
     assert_eq!(tool.restore_stream(&copy.id), random_bytes(50_000, 1));
     let shown = json_of(&tool.run(["show", &copy.id, "--json"]));
     assert_eq!(shown["copied_from"], one.as_str());
+}
+
+#[test]
+fn what_names_no_one_backup_is_a_wrong_use_and_what_is_not_there_a_failure() {
+    let tool = workspace("[retention]\nkeep_last = 1\n");
+    let made = [archive(&tool, "pipe", 1), archive(&tool, "pipe", 2), archive(&tool, "other", 3)];
+    for (arguments, code, said) in [
+        (&["restore", "backup"][..], 2, "'backup' is not a manifest id"),
+        (&["restore", "latest"], 2, "name one (--subvolume, --host)"),
+        (&["restore", "latest", "--at", "2026-11-29"], 2, "as in 2026-01-31T04:00:00Z"),
+        (&["show", &"f".repeat(32)], 1, "there is no completed backup"),
+    ] {
+        let arguments: Vec<&str> =
+            [arguments, if arguments[0] == "restore" { &["--stream", "-"] } else { &[] }].concat();
+        let ended = tool.run(&arguments);
+        ended.assert_code(code);
+        ended.assert_failed_naming(said);
+    }
+    // Not as if nothing had been said, which would be the policy of the configuration.
+    tool.run(["forget", "--keep-last", "0"]).assert_code(2);
+    assert_eq!(listed(&tool), made);
+}
+
+#[test]
+fn taking_off_a_tag_that_is_not_there_is_said() {
+    let tool = workspace("");
+    let made = archive(&tool, "pipe", 1);
+    tool.run(["tag", &made, "add", "one"]).assert_code(0);
+    let ended = tool.run(["tag", &made, "remove", "one", "other"]);
+    ended.assert_code(0);
+    assert!(ended.stderr.contains("has no tag other") && !ended.stderr.contains("no tag one"), "{}", ended.stderr);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(crate) struct BackupArguments {
     #[arg(long, conflicts_with = "stdin")]
     no_s3: bool,
     /// Prints JSON: how the run went, and what became of each subvolume
-    #[arg(long, conflicts_with_all = ["stdin", "dry_run", "no_s3"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "no_s3"])]
     json: bool,
     /// Archives a stream from standard input
     #[arg(long, requires = "name")]
@@ -60,7 +60,7 @@ pub(crate) struct BackupArguments {
 
 pub(crate) async fn cmd_backup(context: &Context, arguments: BackupArguments) -> anyhow::Result<()> {
     if let Some(name) = &arguments.name {
-        return backup_stdin(context, name, arguments.opaque).await;
+        return stdin_and_tell(context, name, &arguments).await;
     }
     let subvolumes = selected(context, &arguments.subvolume)?;
     if arguments.no_s3 {
@@ -251,10 +251,32 @@ impl StreamSource for StandardInput {
     }
 }
 
-async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Result<()> {
+/// Archives standard input, and tells on standard output how that went; hooks and metrics are of subvolumes.
+async fn stdin_and_tell(context: &Context, name: &str, arguments: &BackupArguments) -> anyhow::Result<()> {
     check_subvolume_name(name).map_err(|error| UsageError(format!("--name: {error}")))?;
     require_memory_for_backup(&backup_options(context), 1)?;
-    let _lock = HostLock::acquire(&context.config.lock_path, context.clock.as_ref())?;
+    let started_at = context.clock.now();
+    let mut usage = None;
+    let result = backup_stdin(context, name, arguments.opaque, &mut usage).await;
+    let finished_at = context.clock.now();
+    let outcome = Outcome { subvolume: name.to_owned(), result, took: finished_at.duration_since(started_at) };
+    if !arguments.json {
+        return report(context, vec![(name.to_owned(), outcome.result.map(|done| done_line(name, &done)))]);
+    }
+    context.progress.finish();
+    let mut told = RunReport {
+        requests: usage.as_ref().map(|usage| usage.requests),
+        cost: usage.and_then(|usage| cost(context, &usage)),
+        ..RunReport::new(started_at, finished_at, vec![SubvolumeReport::new(&outcome)])
+    };
+    let result = last_failure(vec![outcome]).map_or(Ok(()), Err);
+    told.end(&result, context.progress.problems());
+    output::json(&told)?;
+    result
+}
+
+async fn backup_stdin(context: &Context, name: &str, opaque: bool, usage: &mut Option<Usage>) -> anyhow::Result<Done> {
+    let _lock = lock(context)?;
     let repository = unless_interrupted(&context.interruption, context.repository()).await?;
     let (host, monitor) = (context.host(&repository), context.monitor());
     let begin = BackupRun::begin(&repository, &host, name, &monitor);
@@ -267,8 +289,9 @@ async fn backup_stdin(context: &Context, name: &str, opaque: bool) -> anyhow::Re
     };
     let source = Box::new(StandardInput(io::stdin()));
     let stream = Stream { source, stop: None, interruption: context.interruption.clone() };
-    let summary = run.publish(stream, &request, &backup_options(context)).await?;
-    report(context, vec![(name.to_owned(), Ok(summary_line(&summary)))])
+    let published = run.publish(stream, &request, &backup_options(context)).await;
+    *usage = repository.store().usage();
+    Ok(Done::Published(Box::new(published?)))
 }
 
 /// Packs that are stored at once: three of eight requests, so that memory stays small where nobody has asked for more.

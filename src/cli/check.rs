@@ -72,12 +72,14 @@ fn verdict(context: &Context, repository: &Repository, report: &Report) -> anyho
         let object = repository.store().url().to_owned();
         let reason = match report.affected.len() {
             0 => "something that backups may need is lost".to_owned(),
+            1 => "1 backup does not restore".to_owned(),
             count => format!("{count} backups do not restore"),
         };
         return Err(Damage { object, reason }.into());
     }
     if !report.findings.is_empty() {
-        let text = format!("{} flaws, by which nothing is lost: `btrfs_to_s3 repair` may help", report.findings.len());
+        let flaws = output::counted(report.findings.len() as u64, "flaw");
+        let text = format!("{flaws}, by which nothing is lost: `btrfs_to_s3 repair` may help");
         context.progress.problem(&text);
     }
     if report.counts.packs_archived > 0 {
@@ -114,7 +116,11 @@ fn print(report: &Report) -> anyhow::Result<()> {
         output::counted(counts.sessions, "session")
     ))?;
     if counts.packs_read > 0 {
-        output::line(&format!("read {} packs, {}", counts.packs_read, ByteSize::from_bytes(counts.bytes_read)))?;
+        output::line(&format!(
+            "read {}, {}",
+            output::counted(counts.packs_read, "pack"),
+            ByteSize::from_bytes(counts.bytes_read)
+        ))?;
     }
     if counts.checksums_compared > 0 {
         let count = counts.checksums_compared;

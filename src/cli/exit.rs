@@ -14,6 +14,7 @@ use crate::copy::ArchivedSource;
 use crate::job::ArchivedPacks;
 use crate::lock::LockError;
 use crate::repository::Damage;
+use crate::repository::catalog::UnclearBackup;
 use crate::restore::NotThawed;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -141,7 +142,7 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     let any = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
     if any(<dyn std::error::Error>::is::<Interrupted>) {
         Exit::Interrupted
-    } else if any(|cause| cause.is::<UsageError>() || cause.is::<ConfigErrors>()) {
+    } else if any(|cause| cause.is::<UsageError>() || cause.is::<UnclearBackup>() || cause.is::<ConfigErrors>()) {
         Exit::Usage
     } else if any(|cause| matches!(cause.downcast_ref(), Some(LockError::Held { .. }))) {
         Exit::Locked

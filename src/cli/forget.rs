@@ -53,23 +53,23 @@ pub(crate) struct ForgetArguments {
 #[expect(clippy::struct_field_names, reason = "the fields are named as the options are")]
 struct PolicyArguments {
     /// Keeps so many of the newest
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
-    keep_last: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_last: Option<u32>,
     /// Keeps the newest of each of so many hours that have one
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
-    keep_hourly: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_hourly: Option<u32>,
     /// As --keep-hourly, of days
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
-    keep_daily: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_daily: Option<u32>,
     /// As --keep-hourly, of weeks
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
-    keep_weekly: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_weekly: Option<u32>,
     /// As --keep-hourly, of months
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
-    keep_monthly: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_monthly: Option<u32>,
     /// As --keep-hourly, of years
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
-    keep_yearly: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_yearly: Option<u32>,
     /// Keeps all that are not older than this before the newest, such as 30d
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     keep_within: Option<Duration>,
@@ -81,12 +81,12 @@ struct PolicyArguments {
 impl PolicyArguments {
     fn policy(&self) -> RetentionPolicy {
         RetentionPolicy {
-            keep_last: self.keep_last,
-            keep_hourly: self.keep_hourly,
-            keep_daily: self.keep_daily,
-            keep_weekly: self.keep_weekly,
-            keep_monthly: self.keep_monthly,
-            keep_yearly: self.keep_yearly,
+            keep_last: self.keep_last.unwrap_or(0),
+            keep_hourly: self.keep_hourly.unwrap_or(0),
+            keep_daily: self.keep_daily.unwrap_or(0),
+            keep_weekly: self.keep_weekly.unwrap_or(0),
+            keep_monthly: self.keep_monthly.unwrap_or(0),
+            keep_yearly: self.keep_yearly.unwrap_or(0),
             keep_within: self.keep_within,
             keep_tags: self.keep_tag.iter().cloned().collect::<BTreeSet<_>>(),
         }
@@ -201,6 +201,16 @@ fn print_decisions(decisions: &[Decision], dry_run: bool) -> anyhow::Result<()> 
     if decisions.is_empty() {
         return output::line("no backups");
     }
+    let widest = |of: fn(&Decision) -> &str, least: usize| {
+        decisions.iter().map(|decision| of(decision).chars().count()).max().unwrap_or(0).max(least)
+    };
+    let host = widest(|decision| &decision.source.host, 4);
+    let name = widest(|decision| &decision.source.subvolume, 9);
+    // Retention goes by when the store took a backup, which is later than its snapshot, of which `list` speaks.
+    output::line(&format!(
+        "{:32}  {:host$}  {:name$}  {:20}  what becomes of it",
+        "id", "host", "subvolume", "stored"
+    ))?;
     for decision in decisions {
         let reasons: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
         let what = match (decision.is_kept(), dry_run) {
@@ -209,7 +219,7 @@ fn print_decisions(decisions: &[Decision], dry_run: bool) -> anyhow::Result<()> 
             (false, false) => "forgotten",
         };
         output::line(&format!(
-            "{}  {}  {}  {}  {what}{}{}",
+            "{}  {:host$}  {:name$}  {}  {what}{}{}",
             decision.id,
             decision.source.host,
             decision.source.subvolume,

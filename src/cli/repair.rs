@@ -122,7 +122,10 @@ async fn mend_packs(context: &Context, repository: &Repository, texts: &[String]
     for PackRepair { class, pack, kept, lost } in &repairs {
         let would = if dry_run { "would be " } else { "" };
         let key = layout::pack_key(*class, pack);
-        output::line(&format!("{key}: {would}taken out: {kept} chunks kept, {lost} lost"))?;
+        output::line(&format!(
+            "{key}: {would}taken out: {} kept, {lost} lost",
+            output::counted(*kept as u64, "chunk")
+        ))?;
     }
     if repairs.is_empty() {
         return output::line("no pack is damaged");

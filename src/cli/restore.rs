@@ -38,7 +38,7 @@ pub(crate) struct RestoreArguments {
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// With `latest`: as it was at this time (RFC 3339, such as 2026-01-31T04:00:00Z)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<Timestamp>,
     /// Where the subvolume goes: a path on Btrfs where nothing is yet
     #[arg(long, value_name = "DIR", required_unless_present_any = ["stream", "dry_run"], conflicts_with = "stream")]
@@ -60,6 +60,10 @@ pub(crate) struct RestoreArguments {
     json: bool,
     #[command(flatten)]
     thaw: ThawArguments,
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+    text.parse().map_err(|_| "a time has a date, a time of day and a zone, as in 2026-01-31T04:00:00Z")
 }
 
 pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) -> anyhow::Result<()> {

@@ -42,6 +42,10 @@ pub(crate) async fn cmd_tag(context: &Context, arguments: &TagArguments) -> anyh
         Change::Add => TagChange { add: tags.clone(), remove: Vec::new() },
         Change::Remove => TagChange { add: Vec::new(), remove: tags.clone() },
     };
+    let before = Notes::load(&repository, &context.record_cache(&repository)).await?.tags(id);
+    for tag in tags.iter().filter(|tag| arguments.change == Change::Remove && !before.contains(*tag)) {
+        context.monitor().warn(&format!("backup {id} has no tag {tag}"));
+    }
     put_note(&repository, Some(id), &context.host(&repository).name, Said::Tags(change)).await?;
     let notes = Notes::load(&repository, &context.record_cache(&repository)).await?;
     let now: Vec<String> = notes.tags(id).into_iter().collect();

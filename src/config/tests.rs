@@ -456,6 +456,8 @@ fn a_text_that_is_not_toml_tells_each_place_and_nothing_else() {
             "c.toml:1:5: not TOML: string values must be quoted, expected literal string\n\
              c.toml:2:5: not TOML: '\\u{1b}': string values must be quoted, expected literal string",
         ),
+        ("[global]\nlow_memory = yes", "c.toml:2:14: not TOML: 'yes': a truth is written true or false"),
+        ("a = False", "c.toml:1:5: not TOML: 'False': a truth is written true or false"),
         ("[[subvolumes]\n", "c.toml:1:14: not TOML: unclosed array table, expected `]`"),
     ];
     for (text, faults) in cases {

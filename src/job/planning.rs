@@ -228,20 +228,21 @@ impl Job {
             let is_wanted = |backup: &&Published| backup.manifest.kind == kind && is_of(backup, &self.host.name, name);
             catalog.published.iter().rfind(is_wanted)
         };
-        let like = |last: Option<&Published>| match last {
-            Some(last) => {
-                let size = crate::size::ByteSize::from_bytes;
-                let (sent, stored) = (size(last.manifest.stream.bytes), size(last.stored_bytes));
-                format!("; the last one was {sent} of stream, {stored} stored")
-            }
-            None => "; how much that is is not known yet".to_owned(),
+        let size = crate::size::ByteSize::from_bytes;
+        let told = |last: &Published| {
+            format!("{} of stream, {} stored", size(last.manifest.stream.bytes), size(last.stored_bytes))
+        };
+        let like = |kind| match (own(kind), own(BackupKind::Full)) {
+            (Some(last), _) => format!("; the last one was {}", told(last)),
+            (None, Some(full)) => format!("; it would be the first of its kind, the last full one was {}", told(full)),
+            (None, None) => "; how much that is, the first one will tell".to_owned(),
         };
         let what = match self.unless_damaged(chosen, &HashSet::new()).await? {
             Chosen::Parent { snapshot, link } => {
                 let since = format!("{} (backup {})", snapshot.shown_path().display(), link.manifest);
-                format!("send what has changed since {since}{}", like(own(BackupKind::Incremental)))
+                format!("send what has changed since {since}{}", like(BackupKind::Incremental))
             }
-            Chosen::None { reason } => format!("send all of it, as {reason}{}", like(own(BackupKind::Full))),
+            Chosen::None { reason } => format!("send all of it, as {reason}{}", like(BackupKind::Full)),
         };
         Ok(format!("{name}: would take a snapshot into {} and {what}", subvolume.base_dir.display()))
     }

@@ -269,7 +269,8 @@ impl Catalog {
             named.iter().map(|backup| (backup.manifest.host.as_str(), backup.manifest.subvolume.as_str())).collect();
         if sources.len() > 1 {
             let sources: Vec<String> = sources.iter().map(|(host, name)| format!("'{name}' of host {host}")).collect();
-            anyhow::bail!("there are backups of {}: name one (--subvolume, --host)", sources.join(", "));
+            let text = format!("there are backups of {}: name one (--subvolume, --host)", sources.join(", "));
+            return Err(UnclearBackup(text).into());
         }
         let early = |backup: &&&Published| at.is_none_or(|at| backup.manifest.created_at <= at);
         named.iter().rfind(early).copied().ok_or_else(|| {
@@ -280,17 +281,21 @@ impl Catalog {
     }
 }
 
+/// What was said does not name one backup, whatever the repository has.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UnclearBackup(String);
+
 /// Finds the one manifest whose id begins with `prefix`.
 ///
 /// # Errors
 ///
-/// If there is none, or several, or the store fails.
+/// [`UnclearBackup`] if this is no id or several begin so; or if there is none, or the store fails.
 pub async fn find_manifest(repository: &Repository, prefix: &str) -> anyhow::Result<ManifestId> {
     let hexadecimal = prefix.len() <= 32 && prefix.chars().all(|c| c.is_ascii_hexdigit());
-    anyhow::ensure!(
-        !prefix.is_empty() && hexadecimal,
-        "'{prefix}' is not a manifest id: `btrfs_to_s3 list` shows them"
-    );
+    if prefix.is_empty() || !hexadecimal {
+        return Err(UnclearBackup(format!("'{prefix}' is not a manifest id: `btrfs_to_s3 list` shows them")).into());
+    }
     let lower = prefix.to_ascii_lowercase();
     let listed = list_all(repository.store().as_ref(), layout::MANIFESTS).await?;
     let ids = listed.iter().filter_map(|object| layout::parse_manifest_key(&object.key));
@@ -304,7 +309,9 @@ pub async fn find_manifest(repository: &Repository, prefix: &str) -> anyhow::Res
     match found.as_slice() {
         [id] => Ok(*id),
         [] => anyhow::bail!("there is no backup {prefix}: `btrfs_to_s3 list` shows what there is"),
-        several => anyhow::bail!("{} backups begin with {prefix}: give more of the id", several.len()),
+        several => {
+            Err(UnclearBackup(format!("{} backups begin with {prefix}: give more of the id", several.len())).into())
+        }
     }
 }
 
