@@ -7,8 +7,8 @@
 //!   [`StoreErrorKind::Conflict`]. Of several `put`s of one key at once, exactly one says [`PutOutcome::Stored`].
 //! - A `put` that has returned is durable, and seen by every later `get` and `list`.
 //! - A `put` that failed has stored the whole object or nothing, never a part.
-//! - `get`, `get_range`, `head` and `upload_checksum` of a key that is not there say [`StoreErrorKind::NotFound`]. `delete` of one has nothing
-//!   to do and succeeds.
+//! - `get`, `get_range`, `get_end`, `head` and `upload_checksum` of a key that is not there say [`StoreErrorKind::NotFound`].
+//!   `delete` of one has nothing to do and succeeds.
 //! - `get_range` of an empty range that lies within the object, or at its end, gives no bytes.
 //! - `list` gives keys in ascending order of their bytes, each once. A prefix that is neither empty nor a key and a `/`
 //!   is an error.
@@ -137,6 +137,15 @@ pub struct UploadChecksum {
     pub crc32c: Option<[u8; 4]>,
 }
 
+/// The last bytes of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEnd {
+    /// The bytes; the whole object where it is no longer.
+    pub bytes: Bytes,
+    /// The object's length in bytes.
+    pub size_bytes: u64,
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct ListPage {
@@ -160,6 +169,10 @@ pub trait ObjectStore: Debug + Send + Sync {
 
     /// Reads a part of an object. A range that goes past its end is an error of kind [`StoreErrorKind::OutOfRange`].
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Reads the last `end_bytes` of an object, or all of it if it is shorter, and tells its length: in one request where the
+    /// place can do that.
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError>;
 
     /// Looks an object up without reading it.
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError>;

@@ -71,8 +71,8 @@ async fn a_pack_is_read_in_one_request_and_only_where_that_was_asked_for() {
     for (data, expected) in [(None, 0), (Some(Subset::All), packs)] {
         let store = Arc::new(RecordingStore::new(world.store()));
         check_through(&world, Arc::clone(&store) as Store, data).await.unwrap();
-        let reads =
-            [Operation::Get, Operation::GetRange, Operation::Head].map(|operation| store.count(operation, "data/"));
+        let reads = [Operation::Get, Operation::GetRange, Operation::GetEnd, Operation::Head]
+            .map(|operation| store.count(operation, "data/"));
         assert_eq!(reads.iter().sum::<usize>(), expected);
     }
 }

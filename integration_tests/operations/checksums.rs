@@ -69,8 +69,8 @@ async fn packs_are_asked_for_once_each_and_none_of_data_is_read() {
     assert_eq!((report.counts.checksums_compared, report.counts.checksums_not_kept), (known, 0));
     let asked = ["data/", "meta/"].map(|prefix| store.count(Operation::UploadChecksum, prefix));
     assert_eq!(asked.iter().sum::<usize>() as u64, known);
-    let reads = [Operation::Get, Operation::GetRange, Operation::Head];
-    assert_eq!(reads.map(|operation| store.count(operation, "data/")), [0; 3]);
+    let reads = [Operation::Get, Operation::GetRange, Operation::GetEnd, Operation::Head];
+    assert_eq!(reads.map(|operation| store.count(operation, "data/")), [0; 4]);
     drop(store.take_calls());
     check_through(&world, Arc::clone(&store) as Store, None, false).await;
     assert_eq!(store.count(Operation::UploadChecksum, ""), 0);

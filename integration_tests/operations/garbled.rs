@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use btrfs_to_s3::backup::Expected;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
-use btrfs_to_s3::store::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier, UploadChecksum};
+use btrfs_to_s3::store::{
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier, UploadChecksum,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -58,6 +60,11 @@ impl ObjectStore for GarblingStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.inner.get_range(key, range).await.map(|body| self.garble(body))
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let end = self.inner.get_end(key, end_bytes).await?;
+        Ok(ObjectEnd { bytes: self.garble(end.bytes), ..end })
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

@@ -60,7 +60,7 @@ async fn an_index_that_is_lost_is_made_again_without_reading_data_packs() {
         (repair.added, repair.lost, repair.unreadable, repair.replaced),
         (packs, BTreeSet::new(), vec![], vec![])
     );
-    for operation in [Operation::Get, Operation::GetRange, Operation::Head] {
+    for operation in [Operation::Get, Operation::GetRange, Operation::GetEnd, Operation::Head] {
         assert_eq!(store.count(operation, "data/"), 0);
     }
     assert_mended(&world, &made).await;

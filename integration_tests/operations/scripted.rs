@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use btrfs_to_s3::store::recording::Operation;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
 use btrfs_to_s3::store::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier,
+    UploadChecksum,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -163,6 +164,10 @@ impl ObjectStore for ScriptedStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.run(Operation::GetRange, key.as_str(), self.inner.get_range(key, range)).await
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        self.run(Operation::GetEnd, key.as_str(), self.inner.get_end(key, end_bytes)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

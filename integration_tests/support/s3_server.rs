@@ -29,6 +29,16 @@ pub(crate) const BUCKET: &str = "test-bucket";
 pub(crate) const ACCESS_KEY: &str = "TESTACCESSKEY";
 pub(crate) const SECRET_KEY: &str = "test-secret-key";
 
+/// What a server makes of ranges that are counted from an object's end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Ends {
+    #[default]
+    Known,
+    Ignored,
+    TakenForBeginnings,
+    Refused,
+}
+
 /// What a server does otherwise than AWS.
 #[derive(Debug, Clone, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each oddity is there or not")]
@@ -43,6 +53,8 @@ pub(crate) struct Oddities {
     pub(crate) keeps_no_checksums: bool,
     /// So many of the next listings lack their last object, though they say how many there are.
     pub(crate) short_listings: u32,
+    /// Ranges that are counted from an object's end.
+    pub(crate) ends: Ends,
     /// Multipart uploads cannot be listed.
     pub(crate) hides_uploads: bool,
     /// So many of the next requests are answered with `SlowDown`.
@@ -265,6 +277,18 @@ impl S3Server {
 }
 
 impl S3Server {
+    /// The range as this server understands it.
+    fn range_meant(&self, range: Option<Range>, whole_bytes: usize) -> S3Result<Option<Range>> {
+        let Some(Range::Suffix { length }) = range else { return Ok(range) };
+        match self.state().oddities.ends {
+            Ends::Known if whole_bytes == 0 => Err(s3_error!(InvalidRange)),
+            Ends::Known => Ok(range),
+            Ends::Ignored => Ok(None),
+            Ends::TakenForBeginnings => Ok(Some(Range::Int { first: 0, last: Some(length) })),
+            Ends::Refused => Err(s3_error!(NotImplemented)),
+        }
+    }
+
     /// Writes a request down; says whether it is never answered, and has no effect either.
     fn write_down(&self, operation: &str, key: &str) -> bool {
         let mut state = self.state();
@@ -406,7 +430,7 @@ impl S3 for S3Server {
             return Err(s3_error!(InvalidObjectState, "the operation is not valid for the object's storage class"));
         }
         let whole_bytes = kept.body.len();
-        let (body, content_range) = match input.range {
+        let (body, content_range) = match self.range_meant(input.range, whole_bytes)? {
             None => (kept.body, None),
             Some(range) => {
                 let range = range.check(whole_bytes as u64)?;

@@ -17,7 +17,7 @@ use crate::pack::format::{
 };
 use crate::repository::index::find_footer;
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
-use crate::store::StoreErrorKind;
+use crate::store::{ObjectEnd, StoreErrorKind};
 
 /// The end of a pack that is read first; footers mostly fit.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -97,12 +97,13 @@ pub async fn is_there(repository: &Repository, class: PackClass, id: PackId) -> 
 async fn read_footer_once(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackFooter> {
     let key = layout::pack_key(class, &id);
     let store = repository.store();
-    let size = store.head(&key).await.map_err(|error| repository.needed(error))?.size_bytes;
+    let end = store.get_end(&key, TAIL_BYTES).await.map_err(|error| repository.needed(error))?;
+    let size = end.size_bytes;
     if size > PACK_LIMIT_BYTES || size < TRAILER_BYTES as u64 {
         let reason = format!("it has {size} bytes, which no pack has");
         return Err(Damage { object: format!("{}/{key}", store.url()), reason }.into());
     }
-    Ok(read_end_once(repository, class, id, size, TAIL_BYTES).await?.footer)
+    Ok(footer_of(repository, class, id, end).await?.footer)
 }
 
 /// The end of a pack, with the footer in it.
@@ -139,8 +140,16 @@ async fn read_end_once(
     end_bytes: u64,
 ) -> anyhow::Result<PackEnd> {
     let (key, store) = (layout::pack_key(class, &id), repository.store());
-    let tail_start = size.saturating_sub(end_bytes);
-    let tail = store.get_range(&key, tail_start..size).await.map_err(|error| repository.needed(error))?;
+    let tail = store.get_range(&key, size.saturating_sub(end_bytes)..size).await;
+    let bytes = tail.map_err(|error| repository.needed(error))?;
+    footer_of(repository, class, id, ObjectEnd { bytes, size_bytes: size }).await
+}
+
+/// The footer of a pack whose last bytes are at hand; it is read where it begins before them.
+async fn footer_of(repository: &Repository, class: PackClass, id: PackId, end: ObjectEnd) -> anyhow::Result<PackEnd> {
+    let (key, store) = (layout::pack_key(class, &id), repository.store());
+    let ObjectEnd { bytes: tail, size_bytes: size } = end;
+    let tail_start = size - tail.len() as u64;
     let fault = |error: FormatError| repository.fault(&key, &error);
     let place = read_trailer(size, &tail).map_err(fault)?;
     let frame = if place.range.start >= tail_start {

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::failure::Failure;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, Store, StoreError, StoreErrorKind, Tier,
-    UploadChecksum,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, Store, StoreError, StoreErrorKind,
+    Tier, UploadChecksum,
 };
 use crate::clock::Clock;
 
@@ -136,6 +136,11 @@ impl ObjectStore for ArchivingStore {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.check_readable(key)?;
         self.inner.get_range(key, range).await
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        self.check_readable(key)?;
+        self.inner.get_end(key, end_bytes).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

@@ -91,6 +91,7 @@ macro_rules! contract {
             a_key_that_is_not_there_is_not_found
             a_get_reads_no_more_than_its_limit
             a_range_is_read_and_must_lie_within_the_object
+            an_end_is_read_with_the_objects_length
             a_head_tells_what_a_listing_tells
             a_kept_checksum_is_that_of_the_bytes_stored
             keys_are_listed_in_the_order_of_their_bytes
@@ -144,6 +145,7 @@ contract! {
     a_key_that_is_not_there_is_not_found
     a_get_reads_no_more_than_its_limit
     a_range_is_read_and_must_lie_within_the_object
+    an_end_is_read_with_the_objects_length
     a_head_tells_what_a_listing_tells
     a_kept_checksum_is_that_of_the_bytes_stored
     keys_are_listed_in_the_order_of_their_bytes
@@ -207,9 +209,10 @@ async fn a_key_that_is_not_there_is_not_found(store: Store) {
         let kinds = [
             store.get(&absent, 10).await.unwrap_err().kind,
             store.get_range(&absent, 0..1).await.unwrap_err().kind,
+            store.get_end(&absent, 1).await.unwrap_err().kind,
             store.head(&absent).await.unwrap_err().kind,
         ];
-        assert_eq!(kinds, [StoreErrorKind::NotFound; 3], "{absent}");
+        assert_eq!(kinds, [StoreErrorKind::NotFound; 4], "{absent}");
         store.delete(&absent).await.unwrap();
     }
     assert_eq!(listed(&store, "").await, ["a/b/c"]);
@@ -232,6 +235,23 @@ async fn a_range_is_read_and_must_lie_within_the_object(store: Store) {
         let error = store.get_range(&key("a"), range.clone()).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::OutOfRange, "{range:?}");
     }
+}
+
+async fn an_end_is_read_with_the_objects_length(store: Store) {
+    put(&store, "a", b"content").await;
+    put(&store, "empty", b"").await;
+    for (name, end_bytes, end) in [
+        ("a", 0, ""),
+        ("a", 1, "t"),
+        ("a", 3, "ent"),
+        ("a", 7, "content"),
+        ("a", u64::MAX, "content"),
+        ("empty", 3, ""),
+    ] {
+        let read = store.get_end(&key(name), end_bytes).await.unwrap();
+        assert_eq!((read.bytes, read.size_bytes), (end.into(), if name == "a" { 7 } else { 0 }), "{name} {end_bytes}");
+    }
+    assert_eq!(store.get_end(&key("a"), 2).await.unwrap().bytes, "nt");
 }
 
 async fn a_head_tells_what_a_listing_tells(store: Store) {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::{Key, StoreError, StoreErrorKind};
+use super::{Key, ObjectEnd, StoreError, StoreErrorKind};
 
 /// A [`StoreError`] that does not know its operation and object yet.
 #[derive(Debug)]
@@ -92,6 +92,12 @@ pub(super) fn slice(body: &Bytes, range: &Range<u64>) -> Result<Bytes, Failure> 
     check_range(range, length(body))?;
     let position = |offset| usize::try_from(offset).map_err(|_| Failure::other("the offset is beyond memory"));
     Ok(body.slice(position(range.start)?..position(range.end)?))
+}
+
+/// The last bytes of an object that is in memory.
+pub(super) fn end_of(body: &Bytes, end_bytes: u64) -> ObjectEnd {
+    let start = body.len() - usize::try_from(end_bytes).unwrap_or(usize::MAX).min(body.len());
+    ObjectEnd { bytes: body.slice(start..), size_bytes: length(body) }
 }
 
 pub(super) fn length(body: &Bytes) -> u64 {

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::failure::{Failure, check_limit, length, slice};
+use super::failure::{Failure, check_limit, end_of, length, slice};
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier,
+    UploadChecksum,
 };
 
 /// So often a slow operation lets others go first.
@@ -192,6 +193,14 @@ impl ObjectStore for FaultyStore {
         };
         let body = self.run("reading", key.as_str(), self.seen(key, damage)).await?;
         slice(&body, &range).map_err(|failure| failure.at("reading", self.url(), key))
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let Some(damage) = self.damage_of(key) else {
+            return self.run("reading", key.as_str(), self.inner.get_end(key, end_bytes)).await;
+        };
+        let body = self.run("reading", key.as_str(), self.seen(key, damage)).await?;
+        Ok(end_of(&body, end_bytes))
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

@@ -14,7 +14,8 @@ use super::policy::Policies;
 use super::requests::Usage;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier,
+    UploadChecksum,
 };
 
 /// Lets at most so many operations of a store run at once; others wait, in the order they came.
@@ -141,6 +142,11 @@ impl ObjectStore for LimitStore {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let key = key.clone();
         self.run(|store| async move { store.get_range(&key, range).await }).await
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let key = key.clone();
+        self.run(|store| async move { store.get_end(&key, end_bytes).await }).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

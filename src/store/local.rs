@@ -37,7 +37,7 @@ use self::root::Root;
 use super::failure::{Failure, check_prefix};
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::file_url;
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier, UploadChecksum};
+use super::{Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier, UploadChecksum};
 
 /// Small enough to be nothing beside a pack, large enough that a directory is read a few times only.
 const PAGE_SIZE: usize = 4096;
@@ -136,6 +136,11 @@ impl ObjectStore for LocalStore {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let owned_key = key.clone();
         self.run("reading", key, move |root| root.get_range(&owned_key, &range)).await
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let owned_key = key.clone();
+        self.run("reading", key, move |root| root.get_end(&owned_key, end_bytes)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::failure::{Failure, check_existing, check_limit, check_prefix, length, slice};
+use super::failure::{Failure, check_existing, check_limit, check_prefix, end_of, length, slice};
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier, UploadChecksum};
+use super::{Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, StoreError, Tier, UploadChecksum};
 use crate::clock::Clock;
 
 const URL: &str = "memory://";
@@ -110,6 +110,11 @@ impl ObjectStore for MemoryStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.body(key).and_then(|body| slice(&body, &range)).map_err(|failure| failure.at("reading", URL, key))
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let body = self.body(key).map_err(|failure| failure.at("reading", URL, key))?;
+        Ok(end_of(&body, end_bytes))
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::failure::length;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
-use super::{Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier, UploadChecksum};
+use super::{Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, Tier, UploadChecksum};
 
 /// What a store was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub enum Operation {
     Get,
     /// [`ObjectStore::get_range`].
     GetRange,
+    /// [`ObjectStore::get_end`].
+    GetEnd,
     /// [`ObjectStore::head`].
     Head,
     /// [`ObjectStore::upload_checksum`].
@@ -123,6 +125,11 @@ impl ObjectStore for RecordingStore {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let result = self.inner.get_range(key, range).await;
         self.record(Operation::GetRange, key.as_str(), None, result, length)
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let result = self.inner.get_end(key, end_bytes).await;
+        self.record(Operation::GetEnd, key.as_str(), None, result, |end| length(&end.bytes))
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

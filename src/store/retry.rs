@@ -13,7 +13,8 @@ use super::policy::Policies;
 use super::requests::Usage;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier, UploadChecksum,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, Store, StoreError, StoreErrorKind, Tier,
+    UploadChecksum,
 };
 use crate::id::fill_random;
 
@@ -138,6 +139,10 @@ impl ObjectStore for RetryStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.retry(|| self.inner.get_range(key, range.clone())).await
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        self.retry(|| self.inner.get_end(key, end_bytes)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

@@ -19,6 +19,7 @@ mod error;
 mod flow;
 mod multipart;
 mod policies;
+mod ranges;
 pub mod settings;
 mod thaw;
 
@@ -51,13 +52,13 @@ use self::counting::RequestCounter;
 use self::error::{OperationError, failure, is_precondition_failed, root_cause, transient};
 use self::flow::{Bandwidth, Progress, upload};
 use self::settings::{Encryption, S3Settings};
-use super::failure::{Failure, check_existing, check_limit, check_prefix, check_range, length};
+use super::failure::{Failure, check_existing, check_limit, check_prefix, length};
 use super::policy::Policies;
 use super::requests::Usage;
 use super::thaw::{ThawOutcome, ThawRequest, ThawState};
 use super::url::StoreUrl;
 use super::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, StoreError, StoreErrorKind, Tier,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, StorageClassName, StoreError, StoreErrorKind, Tier,
     UploadChecksum,
 };
 
@@ -82,6 +83,8 @@ pub struct S3Store {
     warned_of_encryption: AtomicBool,
     /// The server has answered a request, so there are credentials that it takes.
     was_let_in: AtomicBool,
+    /// The server does not give the end of an object without being told its length.
+    knows_no_ends: AtomicBool,
 }
 
 impl fmt::Debug for S3Store {
@@ -127,6 +130,7 @@ impl S3Store {
             page_size: None,
             warned_of_encryption: AtomicBool::new(false),
             was_let_in: AtomicBool::new(false),
+            knows_no_ends: AtomicBool::new(false),
         }
     }
 
@@ -294,31 +298,6 @@ impl S3Store {
         self.watch(&progress, read).await?
     }
 
-    async fn get_part(&self, key: &Key, range: Range<u64>) -> Result<Bytes, Failure> {
-        // There is no asking for nothing, nor for what lies beyond any object.
-        if range.is_empty() || i64::try_from(range.end).is_err() {
-            let found = self.find(key).await?.ok_or_else(Failure::not_found)?;
-            return check_range(&range, found.size_bytes).map(|()| Bytes::new());
-        }
-        let progress = Progress::new();
-        progress.expected_from(Instant::now() + FIRST_BYTE_WITHIN);
-        let read = Box::pin(async {
-            let request = self.get_request(key).range(format!("bytes={}-{}", range.start, range.end - 1));
-            let answer = request.send().await.map_err(|error| self.failure(&error))?;
-            let (offset, object_bytes) = answer
-                .content_range()
-                .and_then(parse_content_range)
-                .ok_or_else(|| Failure::other("the server does not say which part of the object it sends"))?;
-            check_range(&range, object_bytes)?;
-            let part_bytes = range.end - range.start;
-            if offset != range.start || body_bytes(&answer)? != part_bytes {
-                return Err(transient("the server sends another part of the object than was asked for"));
-            }
-            self.download(answer, part_bytes, &progress).await
-        });
-        self.watch(&progress, read).await?
-    }
-
     /// Receives a body of a known length.
     async fn download(&self, mut answer: GetObjectOutput, bytes: u64, progress: &Progress) -> Result<Bytes, Failure> {
         let capacity = usize::try_from(bytes).map_err(|_| Failure::other("the object is beyond memory"))?;
@@ -409,6 +388,10 @@ impl ObjectStore for S3Store {
         self.get_part(key, range).await.map_err(|failure| failure.at("reading", &self.url, key))
     }
 
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        self.get_last(key, end_bytes).await.map_err(|failure| failure.at("reading", &self.url, key))
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
         let found = self.find(key).await.and_then(|found| found.ok_or_else(Failure::not_found));
         found.map_err(|failure| failure.at("looking up", &self.url, key))
@@ -481,13 +464,6 @@ async fn watch_for<T>(timeout: Duration, progress: &Progress, request: impl Futu
 fn body_bytes(answer: &GetObjectOutput) -> Result<u64, Failure> {
     let bytes = answer.content_length().and_then(|bytes| u64::try_from(bytes).ok());
     bytes.ok_or_else(|| transient("the server does not say how much it sends"))
-}
-
-/// Where a part begins and how large the whole object is, from `bytes 0-9/100`.
-fn parse_content_range(text: &str) -> Option<(u64, u64)> {
-    let (range, whole) = text.strip_prefix("bytes ")?.split_once('/')?;
-    let (start, _) = range.split_once('-')?;
-    Some((start.parse().ok()?, whole.parse().ok()?))
 }
 
 /// The class that an answer names. The usual one goes without saying in some.

@@ -9,7 +9,7 @@ use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::store::memory::MemoryStore;
 use btrfs_to_s3::store::thaw::{ThawOutcome, ThawRequest, ThawState};
 use btrfs_to_s3::store::{
-    Key, ListPage, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier, UploadChecksum,
+    Key, ListPage, ObjectEnd, ObjectInfo, ObjectStore, PutOutcome, StoreError, StoreErrorKind, Tier, UploadChecksum,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -24,6 +24,7 @@ pub(crate) enum Request {
     Put(Key, Bytes, Tier),
     Get(Key, u64),
     GetRange(Key, Range<u64>),
+    GetEnd(Key, u64),
     Head(Key),
     List(String, Option<Key>),
     Delete(Key),
@@ -34,6 +35,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     Put(PutOutcome),
     Body(Bytes),
+    End(ObjectEnd),
     Info(ObjectInfo),
     Page(ListPage),
     Deleted,
@@ -46,6 +48,7 @@ impl Request {
             Self::Put(key, body, tier) => store.put(key, body.clone(), *tier).await.map(Reply::Put),
             Self::Get(key, limit_bytes) => store.get(key, *limit_bytes).await.map(Reply::Body),
             Self::GetRange(key, range) => store.get_range(key, range.clone()).await.map(Reply::Body),
+            Self::GetEnd(key, end_bytes) => store.get_end(key, *end_bytes).await.map(Reply::End),
             Self::Head(key) => store.head(key).await.map(Reply::Info),
             Self::List(prefix, after) => store.list_page(prefix, after.as_ref()).await.map(Reply::Page),
             Self::Delete(key) => store.delete(key).await.map(|()| Reply::Deleted),
@@ -55,9 +58,12 @@ impl Request {
     /// The key, or the prefix of a listing.
     pub(crate) fn target(&self) -> &str {
         match self {
-            Self::Put(key, ..) | Self::Get(key, _) | Self::GetRange(key, _) | Self::Head(key) | Self::Delete(key) => {
-                key.as_str()
-            }
+            Self::Put(key, ..)
+            | Self::Get(key, _)
+            | Self::GetRange(key, _)
+            | Self::GetEnd(key, _)
+            | Self::Head(key)
+            | Self::Delete(key) => key.as_str(),
             Self::List(prefix, _) => prefix,
         }
     }
@@ -75,6 +81,7 @@ impl fmt::Display for Request {
             Self::Put(_, body, _) => format!("PUT {} bytes", body.len()),
             Self::Get(..) => "GET".to_owned(),
             Self::GetRange(_, range) => format!("GET {range:?}"),
+            Self::GetEnd(_, end_bytes) => format!("GET -{end_bytes}"),
             Self::Head(_) => "HEAD".to_owned(),
             Self::List(_, None) => "LIST".to_owned(),
             Self::List(_, Some(after)) => format!("LIST after {}", shortened(after.as_str())),
@@ -191,6 +198,11 @@ impl ObjectStore for BoardStore {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let Reply::Body(body) = self.ask(Request::GetRange(key.clone(), range)).await? else { panic!("not a GET's") };
         Ok(body)
+    }
+
+    async fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let Reply::End(end) = self.ask(Request::GetEnd(key.clone(), end_bytes)).await? else { panic!("not a GET's") };
+        Ok(end)
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {

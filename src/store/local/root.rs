@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::temporary::{self, TemporaryFile};
 use crate::store::failure::{Failure, check_existing, check_limit, check_range};
-use crate::store::{Key, ObjectInfo, PutOutcome, StoreErrorKind};
+use crate::store::{Key, ObjectEnd, ObjectInfo, PutOutcome, StoreErrorKind};
 
 /// The directory for objects that have no name yet.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -87,6 +87,14 @@ impl Root {
         check_range(range, metadata.len())?;
         file.seek(SeekFrom::Start(range.start))?;
         read_exactly(&file, range.end - range.start)
+    }
+
+    pub(super) fn get_end(&self, key: &Key, end_bytes: u64) -> Result<ObjectEnd, Failure> {
+        let (mut file, metadata) = self.open_object(key, OFlags::RDONLY)?;
+        let size_bytes = metadata.len();
+        let start = size_bytes.saturating_sub(end_bytes);
+        file.seek(SeekFrom::Start(start))?;
+        Ok(ObjectEnd { bytes: read_exactly(&file, size_bytes - start)?, size_bytes })
     }
 
     pub(super) fn head(&self, key: &Key) -> Result<ObjectInfo, Failure> {

@@ -17,7 +17,7 @@ use crate::store::retry::{RetryPolicy, RetryStore};
 #[path = "../../../integration_tests/support/s3_server.rs"]
 pub(crate) mod server;
 
-use self::server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY, checksum};
+use self::server::{ACCESS_KEY, BUCKET, Ends, S3Server, SECRET_KEY, checksum};
 
 const PART_BYTES: u64 = 1 << 20;
 
@@ -113,6 +113,32 @@ async fn an_archived_object_is_said_to_need_a_thaw() {
     assert!(error.to_string().contains("has to be thawed"), "{error}");
     assert_eq!(store.get_range(&key("data/a"), 0..1).await.unwrap_err().kind, StoreErrorKind::Archived);
     assert_eq!(store.head(&key("data/a")).await.unwrap().size_bytes, 7);
+}
+
+#[tokio::test]
+async fn an_end_takes_one_request_where_the_server_knows_ends_and_is_right_where_not() {
+    let body = random_bytes(1000);
+    for (ends, requests) in [
+        (Ends::Known, vec!["GetObject", "GetObject"]),
+        (Ends::Ignored, vec!["GetObject", "HeadObject", "GetObject", "HeadObject", "GetObject"]),
+        (Ends::TakenForBeginnings, vec!["GetObject", "HeadObject", "GetObject", "HeadObject", "GetObject"]),
+        (Ends::Refused, vec!["GetObject", "HeadObject", "GetObject", "HeadObject", "GetObject"]),
+    ] {
+        let server = S3Server::start().await;
+        let store = S3Store::on(&server, &settings());
+        put(&store, "a", &body, Tier::Data).await.unwrap();
+        server.set_oddities(|oddities| oddities.ends = ends);
+        server.take_requests();
+        for (end_bytes, begin) in [(100, 900), (999, 1)] {
+            let end = store.get_end(&key("a"), end_bytes).await.unwrap();
+            assert_eq!((end.bytes.as_ref(), end.size_bytes), (&body[begin..], 1000), "{ends:?}");
+        }
+        let expected: Vec<String> = requests.iter().map(|name| format!("{name} folder/repository/a")).collect();
+        assert_eq!(server.take_requests(), expected, "{ends:?}");
+        let whole = store.get_end(&key("a"), 1001).await.unwrap();
+        assert_eq!((whole.bytes.as_ref(), whole.size_bytes), (body.as_slice(), 1000), "{ends:?}");
+        assert_eq!(store.get_end(&key("x"), 10).await.unwrap_err().kind, StoreErrorKind::NotFound, "{ends:?}");
+    }
 }
 
 #[tokio::test]
