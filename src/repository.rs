@@ -168,6 +168,21 @@ impl Repository {
         .await
     }
 
+    /// Reads a record that will be asked for with this cache, unless there is a copy. It is not checked, and that it is not
+    /// there is no error: whoever asks for it finds out.
+    pub(crate) async fn read_ahead(&self, key: &Key, cache: &RecordCache) -> Result<(), StoreError> {
+        if cache.is_on_disk(key) {
+            return Ok(());
+        }
+        match self.store.get(key, RECORD_LIMIT_BYTES).await {
+            Ok(bytes) => cache.put(key, &bytes),
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(error) if error.kind == StoreErrorKind::TooLarge => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn decode<T: DeserializeOwned>(&self, kind: ObjectKind, bytes: &[u8]) -> Result<T, FormatError> {
         match decode_record(kind, bytes)? {
             (id, value) if id == self.id => Ok(value),

@@ -123,7 +123,16 @@ impl Catalog {
         // In the order they were listed in, so that one state of the store always leads to the same requests.
         let wanted = ended.into_iter().filter(|session| wanted(&ManifestId::from(*session)));
         let mut read = stream::iter(wanted)
-            .map(|session| async move { (session.into(), read_published(repository, session, cache).await) })
+            .map(|session| async move {
+                let id = ManifestId::from(session);
+                let is_listed = listed.manifests.contains(&id);
+                let read = if is_listed {
+                    read_both(repository, session, cache).await
+                } else {
+                    read_published(repository, session, cache).await
+                };
+                (id, read)
+            })
             .buffer_unordered(READS_AT_ONCE);
         let mut unreadable = HashMap::new();
         while let Some((id, published)) = read.next().await {
@@ -352,12 +361,14 @@ pub async fn check_not_forgotten(repository: &Repository, id: ManifestId) -> any
 /// If it does not count, or is damaged, or the store fails.
 pub async fn read_manifest(repository: &Repository, id: ManifestId) -> anyhow::Result<Published> {
     let session = SessionId::from(id);
-    let end_key = layout::session_end_key(&session);
-    if let Err(StoreError { kind: StoreErrorKind::NotFound, .. }) = repository.store().head(&end_key).await {
-        anyhow::bail!("there is no completed backup {id}: {end_key} is not there");
+    let read = read_both(repository, session, &RecordCache::none()).await;
+    if read.as_ref().is_err_and(is_damage) {
+        let end_key = layout::session_end_key(&session);
+        if let Err(StoreError { kind: StoreErrorKind::NotFound, .. }) = repository.store().head(&end_key).await {
+            anyhow::bail!("there is no completed backup {id}: {end_key} is not there");
+        }
     }
-    let published = read_published(repository, session, &RecordCache::none()).await?;
-    published.ok_or_else(|| anyhow::anyhow!("there is no backup {id}: its run gave up"))
+    read?.ok_or_else(|| anyhow::anyhow!("there is no backup {id}: its run gave up"))
 }
 
 /// The backup whose stream gives what `backup` shows: itself, or the one that it says nothing has changed since.
@@ -420,6 +431,19 @@ async fn unknown_features(repository: &Repository, key: &Key) -> Option<anyhow::
     let (needs, _) = read.ok()?;
     let unknown = check_features("read", &needs.required_to_read).err()?;
     Some(anyhow::Error::new(unknown).context(format!("reading {key}")))
+}
+
+/// As [`read_published`], but asks for both records at once, which takes one round trip instead of two. For sessions that
+/// have published a backup, as far as is known: of others, it asks for something that is not there.
+async fn read_both(
+    repository: &Repository,
+    session: SessionId,
+    cache: &RecordCache,
+) -> anyhow::Result<Option<Published>> {
+    let cache = cache.with_memory();
+    let (end, manifest) = (layout::session_end_key(&session), layout::manifest_key(&session.into()));
+    tokio::try_join!(repository.read_ahead(&end, &cache), repository.read_ahead(&manifest, &cache))?;
+    read_published(repository, session, &cache).await
 }
 
 /// Reads the backup of a session, if that has published one.
