@@ -33,6 +33,9 @@ use crate::records::config::RepositoryConfig;
 use crate::repository::cache::RecordCache;
 use crate::store::{Key, PutOutcome, Store, StoreError, StoreErrorKind, Tier, list_all};
 
+/// The number of the config that `init` writes.
+const FIRST_CONFIG: u32 = 0;
+
 /// An object of the repository is missing or does not have the bytes it should have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("damaged: {object}: {reason}")]
@@ -79,17 +82,27 @@ impl Repository {
     /// If there is none, if this program does not know a feature needed to read it, if its config is damaged, or if
     /// the store fails.
     pub async fn open(store: Store, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let listed = list_all(store.as_ref(), layout::CONFIGS).await?;
+        let first_key = layout::config_key(FIRST_CONFIG);
+        // Mostly there is no other one, so it is asked for with the listing that tells.
+        let (listed, first) =
+            tokio::join!(list_all(store.as_ref(), layout::CONFIGS), store.get(&first_key, RECORD_LIMIT_BYTES));
+        let listed = listed?;
         let Some(number) = listed.iter().filter_map(|object| layout::parse_config_key(&object.key)).max() else {
             bail!("there is no repository at {}: `btrfs_to_s3 init` makes one", store.url());
         };
         let key = layout::config_key(number);
-        let (id, config) = twice_if_damaged(async || {
-            let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
-            let decoded = decode_record::<RepositoryConfig>(ObjectKind::Config, &bytes);
-            decoded.map_err(|error| fault(&store, &key, &error))
-        })
-        .await?;
+        let decode = |bytes: &Bytes| decode_record::<RepositoryConfig>(ObjectKind::Config, bytes);
+        let first = first.ok().filter(|_| number == FIRST_CONFIG).and_then(|bytes| decode(&bytes).ok());
+        let (id, config) = match first {
+            Some(config) => config,
+            None => {
+                let read = async || {
+                    let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
+                    decode(&bytes).map_err(|error| fault(&store, &key, &error))
+                };
+                twice_if_damaged(read).await?
+            }
+        };
         if config.number != number {
             return Err(fault(&store, &key, &FormatError::invalid("it is the config of another number")));
         }
