@@ -15,7 +15,7 @@ pub use self::expiry::ThawAgain;
 pub(crate) use self::fetch::{Frames, Window, chunk_of, fetch_window, forward_windows};
 pub(crate) use self::locate::Locator;
 pub use self::thaw::{
-    ASSUMED_BYTES_PER_SECOND, NotThawed, PackState, ThawOptions, Thawing, has_cold_packs, pack_states, thaw_packs,
+    ASSUMED_BYTES_PER_SECOND, DataListing, NotThawed, PackState, ThawOptions, Thawing, pack_states, thaw_packs,
 };
 pub(crate) use self::walk::{Entries, unfit};
 
@@ -31,6 +31,7 @@ use crate::monitor::Monitor;
 use crate::pack::format::PackClass;
 use crate::records::manifest::{BackupKind, Manifest, RootKind, STREAM_DIGEST_XXH3};
 use crate::repository::Repository;
+use crate::repository::catalog::Published;
 use crate::restore::fetch::send_data;
 use crate::restore::pieces::pieces;
 use crate::restore::rebuild::{Parts, rebuild_stream};
@@ -123,7 +124,7 @@ impl RestoreOptions {
 /// The data packs that a restore of a backup reads: those it was published over, or those that have the chunks now, where a
 /// prune has put them into others.
 ///
-/// Costs a listing of all data packs. One that is gone and whose chunks are nowhere else is in the result.
+/// One that is not listed and whose chunks are nowhere else is in the result.
 ///
 /// # Errors
 ///
@@ -131,14 +132,41 @@ impl RestoreOptions {
 pub async fn data_packs(
     repository: &Repository,
     manifest: &Manifest,
+    listing: &DataListing,
     options: &RestoreOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<HashSet<PackId>> {
     let locator = Locator::open(repository, manifest, options, monitor).await?;
-    packs_named_by(&locator, manifest).await
+    packs_named_by(&locator, manifest, listing).await
 }
 
-async fn packs_named_by(locator: &Locator, manifest: &Manifest) -> anyhow::Result<HashSet<PackId>> {
+/// The states of the data packs that restores of some backups read; of none, where no pack there is may be archived.
+///
+/// # Errors
+///
+/// As for [`data_packs`].
+pub async fn states_before_restore(
+    repository: &Repository,
+    backups: &[Published],
+    listing: &DataListing,
+    options: &RestoreOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<Vec<PackState>> {
+    let mut packs = BTreeSet::new();
+    // Else there is no need to know, and finding out takes some requests one after another.
+    if listing.has_cold() {
+        for backup in backups {
+            packs.extend(data_packs(repository, &backup.manifest, listing, options, monitor).await?);
+        }
+    }
+    listing.states(repository, &packs).await
+}
+
+async fn packs_named_by(
+    locator: &Locator,
+    manifest: &Manifest,
+    listing: &DataListing,
+) -> anyhow::Result<HashSet<PackId>> {
     let mut packs = HashSet::new();
     let Some(tree) = manifest.tree(&RootKind::Packs) else { return Ok(packs) };
     let mut entries = Entries::new(locator, tree)?;
@@ -146,7 +174,7 @@ async fn packs_named_by(locator: &Locator, manifest: &Manifest) -> anyhow::Resul
         let piece = piece_of(&entry, &locator.meta_chunk(&entry.id).await?)?;
         packs.extend(piece.as_chunks().0.iter().map(|id| PackId::from_bytes(*id)));
     }
-    if locator.look_for(&packs).await? {
+    if locator.look_for(&packs, listing) {
         packs.retain(|pack| !locator.is_gone(PackClass::Data, *pack));
         packs.extend(packs_instead(locator, manifest).await?);
     }

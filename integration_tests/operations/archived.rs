@@ -15,8 +15,8 @@ use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::catalog::read_chain;
 use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::restore::{
-    NotThawed, RestoreOptions, StreamSink, ThawAgain, ThawOptions, Thawing, data_packs, pack_states, restore_stream,
-    thaw_packs,
+    DataListing, NotThawed, RestoreOptions, StreamSink, ThawAgain, ThawOptions, Thawing, data_packs, pack_states,
+    restore_stream, thaw_packs,
 };
 use btrfs_to_s3::store::archiving::ArchivingStore;
 use btrfs_to_s3::store::thaw::ThawTier;
@@ -74,9 +74,9 @@ async fn a_chain_of_several_increments_is_thawed_in_one_wave_and_waited_for_once
     let repository = world.open_through(Arc::clone(&archive) as Store).await.unwrap();
     let options = RestoreOptions::new(world.host_folder("scratch"));
     let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
-    let mut packs = BTreeSet::new();
+    let (listing, mut packs) = (DataListing::of(&repository).await.unwrap(), BTreeSet::new());
     for backup in read_chain(&repository, made.id).await.unwrap() {
-        packs.extend(data_packs(&repository, &backup.manifest, &options, &monitor).await.unwrap());
+        packs.extend(data_packs(&repository, &backup.manifest, &listing, &options, &monitor).await.unwrap());
     }
     assert_eq!(packs.len(), keys.len());
     let thaw = ThawOptions {
@@ -180,7 +180,8 @@ impl Expiring {
     async fn packs(&self, number: usize) -> Vec<PackId> {
         let options = RestoreOptions::new(self.world.host_folder("scratch"));
         let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
-        let packs = data_packs(&self.repository, &self.manifest(number).await, &options, &monitor).await;
+        let listing = DataListing::of(&self.repository).await.unwrap();
+        let packs = data_packs(&self.repository, &self.manifest(number).await, &listing, &options, &monitor).await;
         packs.unwrap().into_iter().collect()
     }
 

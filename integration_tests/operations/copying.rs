@@ -21,7 +21,7 @@ use btrfs_to_s3::repository::catalog::{Catalog, Published, read_manifest};
 use btrfs_to_s3::repository::notes::{Notes as TagNotes, Said, put_note};
 use btrfs_to_s3::repository::session::list_sessions;
 use btrfs_to_s3::repository::{Repository, layout};
-use btrfs_to_s3::restore::{RestoreOptions, data_packs};
+use btrfs_to_s3::restore::{DataListing, RestoreOptions, data_packs};
 use btrfs_to_s3::store::faulty::{Damage, Fault, FaultyStore};
 use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
 use btrfs_to_s3::store::{ObjectStore, Store, StoreErrorKind};
@@ -288,7 +288,8 @@ async fn a_restore_of_a_copy_reads_what_it_needs_by_its_hints() {
     );
     let manifest = manifest(&to, copy.id).await.manifest;
     let options = RestoreOptions::new(to.host_folder("scratch"));
-    let packs = data_packs(&to.open().await, &manifest, &options, &monitor()).await.unwrap();
+    let listing = DataListing::of(&to.open().await).await.unwrap();
+    let packs = data_packs(&to.open().await, &manifest, &listing, &options, &monitor()).await.unwrap();
     let calls = recording.calls().into_iter().map(|call| call.target);
     let read: HashSet<String> = calls.filter(|key| key.starts_with("data/")).collect();
     assert_eq!(read.len(), packs.len(), "every pack that is named is read, and no other");
@@ -333,7 +334,8 @@ async fn what_is_damaged_is_refused_with_what_was_made_on_it_and_the_others_are_
     let other = from.back_up(&Sample::random(8, 100_000)).await;
     let of_first = manifest(&from, first.id).await.manifest;
     let options = RestoreOptions::new(from.host_folder("scratch"));
-    let packs = data_packs(&from.open().await, &of_first, &options, &monitor()).await.unwrap();
+    let listing = DataListing::of(&from.open().await).await.unwrap();
+    let packs = data_packs(&from.open().await, &of_first, &listing, &options, &monitor()).await.unwrap();
     let pack = layout::pack_key(PackClass::Data, packs.iter().next().unwrap());
     for damage in [Damage::FlippedBit(8 * 1000), Damage::Truncated(2000), Damage::Missing] {
         let to = to.copy().await;

@@ -21,7 +21,7 @@ use btrfs_to_s3::repository::index::{list_segments, read_segment};
 use btrfs_to_s3::repository::packs::read_pack_footer;
 use btrfs_to_s3::repository::session::{WriteSession, list_sessions, void_session};
 use btrfs_to_s3::repository::{Damage, layout};
-use btrfs_to_s3::restore::{RestoreOptions, data_packs};
+use btrfs_to_s3::restore::{DataListing, RestoreOptions, data_packs};
 use btrfs_to_s3::store::archiving::ArchivingStore;
 use btrfs_to_s3::store::faulty::{Fault, FaultyStore};
 use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
@@ -378,6 +378,7 @@ async fn a_restore_finds_what_was_rewritten_without_asking_for_each_chunk() {
     let looks = count(Operation::Head, "data/") + count(Operation::GetEnd, "data/");
     assert!(looks <= 3 * gone + after.len(), "of {gone} packs");
     assert!(count(Operation::GetRange, "data/") <= 3 * after.len(), "{} packs", after.len());
+    assert_eq!(count(Operation::Get, "index/"), world.keys("index/").await.len());
 }
 
 /// A prune that is never heard of again when it comes to a request.
@@ -759,7 +760,8 @@ async fn what_has_to_be_thawed_is_found_where_it_is_now() {
     let manifest = read_manifest(&repository, kept.id).await.unwrap();
     let options = RestoreOptions::new(world.host_folder("scratch"));
     let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
-    let packs = data_packs(&repository, &manifest.manifest, &options, &monitor).await.unwrap();
+    let listing = DataListing::of(&repository).await.unwrap();
+    let packs = data_packs(&repository, &manifest.manifest, &listing, &options, &monitor).await.unwrap();
     let keys: BTreeSet<Key> = packs.iter().map(|pack| layout::pack_key(PackClass::Data, pack)).collect();
     let after: BTreeSet<Key> = world.keys("data/").await.into_iter().collect();
     assert_eq!(keys, after);

@@ -1,20 +1,24 @@
 //! How many requests an operation takes: they cost money.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use btrfs_to_s3::backup::{BackupOptions, Expected, Stream, never_interrupted};
 use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::repository::cache::RecordCache;
-use btrfs_to_s3::repository::catalog::{Catalog, read_known_chain};
-use btrfs_to_s3::restore::{RestoreOptions, restore_stream};
+use btrfs_to_s3::repository::catalog::{Catalog, read_known_chain, read_manifest};
+use btrfs_to_s3::restore::{DataListing, RestoreOptions, restore_stream, states_before_restore};
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
+
+use jiff::SignedDuration;
 
 use crate::samples::{Sample, origin, random_bytes};
 use crate::scripted::{Act, ScriptedStore};
 use crate::world::{
-    Made, MemorySink, MemorySource, Notes, World, assert_same_bytes, back_up, begin, request, small_options,
+    Made, MemorySink, MemorySource, Notes, SteppingClock, World, assert_same_bytes, back_up, begin, request,
+    small_options,
 };
 
 async fn recorded_backup(world: &World, stream: Vec<u8>, expected: Expected) -> (Made, Arc<RecordingStore>) {
@@ -120,6 +124,41 @@ async fn a_restore_reads_each_pack_of_file_data_with_few_requests_and_about_once
     let read: u64 = recording.calls().iter().map(|call| call.body_bytes).sum();
     let footers = 64 << 10;
     assert!(read < made.stream.len() as u64 * 11 / 10 + footers * packs as u64, "{read} bytes were read");
+}
+
+/// At a distance, the first byte comes after as many round trips as there are requests one after another.
+#[tokio::test]
+async fn a_restore_of_the_latest_backup_asks_for_few_things_one_after_another() {
+    let world = World::with_pages(SteppingClock::new(SignedDuration::from_secs(1)), 1000);
+    world.init(world.store()).await.unwrap();
+    let content = random_bytes(1, 200_000);
+    let (made, _) = recorded_backup(&world, content, Expected::Opaque).await;
+    let distant = Arc::new(ScriptedStore::new(world.store(), |_, _| Act::Wait(Duration::from_millis(20))));
+    let recording = Arc::new(RecordingStore::new(Arc::clone(&distant) as Store));
+    let rounds = || distant.rounds.load(Ordering::SeqCst);
+
+    // As the command does it, on a host that knows nothing yet.
+    let repository = world.open_through(Arc::clone(&recording) as Store).await.unwrap();
+    // The configs' names, and the first of them.
+    assert_eq!(rounds(), 1);
+    let catalog = Catalog::load(&repository, &world.host("new").cache).await.unwrap();
+    let latest = catalog.latest(None, None, None).unwrap().id();
+    // Sessions; manifests and markers; ends and manifests.
+    assert_eq!(rounds(), 1 + 3);
+    let (backup, listing) = tokio::try_join!(read_manifest(&repository, latest), DataListing::of(&repository)).unwrap();
+    let options = RestoreOptions::new(world.host_folder("scratch"));
+    let monitor = Arc::new(Notes::default()) as Arc<dyn Monitor>;
+    let backups = [backup];
+    let states = states_before_restore(&repository, &backups, &listing, &options, &monitor).await.unwrap();
+    assert!(states.is_empty());
+    assert_eq!(rounds(), 1 + 3 + 1);
+    let sink = MemorySink::default();
+    let restored = restore_stream(&repository, &backups[0].manifest, Box::new(sink.clone()), &options, &monitor);
+    Box::pin(restored).await.unwrap().finish().unwrap();
+    assert_same_bytes(&sink.bytes(), &made.stream);
+    // The end of the metadata pack with all of it; the footers of the data packs; their frames.
+    assert_eq!(rounds(), 1 + 3 + 1 + 3);
+    assert_eq!(recording.count(Operation::GetRange, "meta/"), 0);
 }
 
 /// At a distance, several windows are read at once, which are mostly of one pack.

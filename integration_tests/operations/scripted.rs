@@ -91,11 +91,13 @@ pub(crate) struct ScriptedStore {
     script: Box<Script>,
     /// Told when a request is never going to be answered.
     pub(crate) silent: Notify,
+    /// How many of the requests that took their time came one after another: each began when all before it were answered.
+    pub(crate) rounds: AtomicUsize,
 }
 
 impl ScriptedStore {
     pub(crate) fn new(inner: Store, script: impl Fn(Operation, &str) -> Act + Send + Sync + 'static) -> Self {
-        Self { inner, script: Box::new(script), silent: Notify::new() }
+        Self { inner, script: Box::new(script), silent: Notify::new(), rounds: AtomicUsize::new(0) }
     }
 
     async fn run<T>(
@@ -116,8 +118,11 @@ impl ScriptedStore {
                 Err(StoreError { kind, operation: "asking for", object, reason })
             }
             Act::Wait(time) => {
+                let round = self.rounds.load(Ordering::SeqCst) + 1;
                 tokio::time::sleep(time).await;
-                request.await
+                let answer = request.await;
+                self.rounds.fetch_max(round, Ordering::SeqCst);
+                answer
             }
             Act::Swallow => {
                 self.silent.notify_one();

@@ -20,7 +20,7 @@ use crate::repository::catalog::{
 };
 use crate::repository::notes::{Said, put_note};
 use crate::repository::{Damage, Repository};
-use crate::restore::NotThawed;
+use crate::restore::{DataListing, NotThawed};
 use crate::size::ByteSize;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -194,7 +194,8 @@ async fn rehearse_one(
         read_chain(repository, backup.id()).await?
     };
     let options = if arguments.thaw {
-        arguments.thaw_options.begin(context, repository, &chain).await?
+        let listing = DataListing::of(repository).await?;
+        arguments.thaw_options.begin(context, repository, &chain, &listing).await?
     } else {
         context.restore_options()
     };

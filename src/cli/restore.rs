@@ -18,12 +18,13 @@ use crate::cli::exit::UsageError;
 use crate::cli::limits::require_memory_for_restore;
 use crate::cli::output;
 use crate::cli::thaw::ThawArguments;
+use crate::id::ManifestId;
 use crate::job::{RestoreTarget, restore_subvolume};
 use crate::repository::Repository;
 use crate::repository::catalog::{
-    Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest, read_streamed,
+    Catalog, check_not_forgotten, find_manifest, read_known_chain, read_manifest, read_streamed,
 };
-use crate::restore::{StreamSink, restore_stream};
+use crate::restore::{DataListing, StreamSink, restore_stream};
 
 /// Restores a backup, with all it was made against
 #[derive(Debug, clap::Args)]
@@ -69,19 +70,20 @@ fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
 pub(crate) async fn cmd_restore(context: &Context, arguments: RestoreArguments) -> anyhow::Result<()> {
     require_memory_for_restore()?;
     let repository = context.repository().await?;
-    let backup = find_backup(context, &repository, &arguments).await?;
+    let id = find_backup(context, &repository, &arguments).await?;
     if arguments.dry_run {
+        let backup = read_manifest(&repository, id).await?;
         return dry_run::dry_run(context, &repository, &backup, &arguments).await;
     }
     match &arguments.stream {
         Some(path) if path.as_os_str() == "-" => {
-            restore_to(context, &repository, &backup, &arguments.thaw, Box::new(StandardOutput(output::stream()))).await
+            restore_to(context, &repository, id, &arguments.thaw, Box::new(StandardOutput(output::stream()))).await
         }
         Some(path) => {
-            let restored = restore_to_file(context, &repository, &backup, &arguments.thaw, path).await;
+            let restored = restore_to_file(context, &repository, id, &arguments.thaw, path).await;
             restored.with_context(|| format!("writing {}", path.display()))
         }
-        None => restore_to_target(context, &repository, &backup, &arguments).await,
+        None => restore_to_target(context, &repository, id, &arguments).await,
     }
 }
 
@@ -89,7 +91,7 @@ async fn find_backup(
     context: &Context,
     repository: &Repository,
     arguments: &RestoreArguments,
-) -> anyhow::Result<Published> {
+) -> anyhow::Result<ManifestId> {
     let selecting = arguments.subvolume.is_some() || arguments.host.is_some() || arguments.at.is_some();
     if arguments.backup != "latest" {
         if selecting {
@@ -98,7 +100,7 @@ async fn find_backup(
         }
         let id = find_manifest(repository, &arguments.backup).await?;
         check_not_forgotten(repository, id).await?;
-        return read_manifest(repository, id).await;
+        return Ok(id);
     }
     let catalog = Catalog::load(repository, &context.record_cache(repository)).await?;
     // A newer backup may be among the damaged ones: that is for the user to know before an older one is restored.
@@ -106,18 +108,19 @@ async fn find_backup(
         crate::monitor::Monitor::problem(context.progress.as_ref(), &format!("{error:#}"));
     }
     let latest = catalog.latest(arguments.host.as_deref(), arguments.subvolume.as_deref(), arguments.at)?;
-    read_manifest(repository, latest.id()).await
+    Ok(latest.id())
 }
 
 async fn restore_to(
     context: &Context,
     repository: &Repository,
-    backup: &Published,
+    id: ManifestId,
     thaw: &ThawArguments,
     sink: Box<dyn StreamSink>,
 ) -> anyhow::Result<()> {
-    let backup = read_streamed(repository, backup.clone()).await?;
-    let options = thaw.begin(context, repository, std::slice::from_ref(&backup)).await?;
+    let read = async { read_streamed(repository, read_manifest(repository, id).await?).await };
+    let (backup, listing) = tokio::try_join!(read, DataListing::of(repository))?;
+    let options = thaw.begin(context, repository, std::slice::from_ref(&backup), &listing).await?;
     context.progress.expect(backup.manifest.stream.bytes);
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
     sink.finish()
@@ -126,21 +129,21 @@ async fn restore_to(
 async fn restore_to_target(
     context: &Context,
     repository: &Repository,
-    backup: &Published,
+    id: ManifestId,
     arguments: &RestoreArguments,
 ) -> anyhow::Result<()> {
     let Some(path) = arguments.target.clone() else { return Ok(()) };
     let options = TargetOptions { read_only: arguments.read_only, discard_received: arguments.discard_received };
     let target = RestoreTarget { path, options, btrfs: BtrfsCommand::find(search_path().as_deref())? };
-    let chain = read_chain(repository, backup.id()).await?;
-    let options = arguments.thaw.begin(context, repository, &chain).await?;
+    let copies = context.record_cache(repository);
+    let (chain, listing) = tokio::try_join!(read_known_chain(repository, id, &copies), DataListing::of(repository))?;
+    let options = arguments.thaw.begin(context, repository, &chain, &listing).await?;
     context.progress.expect(chain.iter().map(|backup| backup.manifest.stream.bytes).sum());
     let restored = restore_subvolume(repository, &chain, &target, &options, &context.monitor()).await?;
     context.progress.finish();
-    let manifest = &backup.manifest;
+    let manifest = &chain.last().context("a chain has a backup")?.manifest;
     output::line(&format!(
-        "restored backup {} of '{}', as it was at {}, to {}",
-        backup.id(),
+        "restored backup {id} of '{}', as it was at {}, to {}",
         manifest.subvolume,
         manifest.created_at,
         restored.target.display()
@@ -159,13 +162,13 @@ async fn restore_to_target(
 async fn restore_to_file(
     context: &Context,
     repository: &Repository,
-    backup: &Published,
+    id: ManifestId,
     thaw: &ThawArguments,
     path: &Path,
 ) -> anyhow::Result<()> {
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         let file = OpenOptions::new().write(true).open(path).with_context(|| format!("opening {}", path.display()))?;
-        return restore_to(context, repository, backup, thaw, Box::new(FileSink(file, SyncAtEnd::No))).await;
+        return restore_to(context, repository, id, thaw, Box::new(FileSink(file, SyncAtEnd::No))).await;
     }
     let exists = path.symlink_metadata().is_ok();
     anyhow::ensure!(!exists, "{} exists already: name another file", path.display());
@@ -174,7 +177,7 @@ async fn restore_to_file(
     let unnamed = openat(&folder, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
     let file = File::from(unnamed.with_context(|| format!("making a file beside {}", path.display()))?);
     let copy = file.try_clone().context("keeping the file open")?;
-    restore_to(context, repository, backup, thaw, Box::new(FileSink(copy, SyncAtEnd::Yes))).await?;
+    restore_to(context, repository, id, thaw, Box::new(FileSink(copy, SyncAtEnd::Yes))).await?;
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     let named = linkat(CWD, unnamed.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW);
     named

@@ -1,16 +1,14 @@
 //! Options of commands that read what may be archived.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::context::Context;
 use crate::config::THAW_DAYS_MAX;
 use crate::cost::reading::{Reading, ReadingPlan, cost_of};
-use crate::pack::format::PackClass;
 use crate::repository::Repository;
 use crate::repository::catalog::Published;
-use crate::restore::{PackState, RestoreOptions, ThawAgain, ThawOptions, Thawing, data_packs, pack_states};
+use crate::restore::{DataListing, PackState, RestoreOptions, ThawAgain, ThawOptions, Thawing, states_before_restore};
 use crate::size::parse_duration;
 use crate::store::StorageClassName;
 use crate::store::thaw::{ThawState, ThawTier};
@@ -52,13 +50,10 @@ impl ThawArguments {
         context: &Context,
         repository: &Repository,
         backups: &[Published],
+        listing: &DataListing,
     ) -> anyhow::Result<RestoreOptions> {
         let options = context.restore_options();
-        let mut packs = BTreeSet::new();
-        for backup in backups {
-            packs.extend(data_packs(repository, &backup.manifest, &options, &context.monitor()).await?);
-        }
-        let states = pack_states(repository, PackClass::Data, &packs).await?;
+        let states = states_before_restore(repository, backups, listing, &options, &context.monitor()).await?;
         let thawing = Some(Arc::new(self.begin_known(context, repository, &states).await?));
         let thaw_again = Some(ThawAgain { options: self.options(context), later: Vec::new() });
         Ok(RestoreOptions { thawing, thaw_again, ..options })

@@ -14,7 +14,7 @@ use crate::pack::format::PackClass;
 use crate::records::manifest::{Root, RootKind};
 use crate::repository::Damage;
 use crate::repository::index::ChunkIndex;
-use crate::restore::{Locator, PackState, has_cold_packs, pack_states, unfit};
+use crate::restore::{DataListing, Locator, PackState, pack_states, unfit};
 use crate::size::ByteSize;
 use crate::store::thaw::ThawState;
 use crate::tree::node::Entry;
@@ -94,7 +94,7 @@ pub async fn find_archived(
     plan: &CopyPlan,
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Vec<PackState>> {
-    if plan.steps.is_empty() || !has_cold_packs(&copying.source).await? {
+    if plan.steps.is_empty() || !DataListing::of(&copying.source).await?.has_cold() {
         return Ok(Vec::new());
     }
     let missing = find_missing(copying, plan, monitor).await?;

@@ -18,7 +18,7 @@ use crate::repository::Damage;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published, read_known_chain};
 use crate::repository::notes::Notes;
-use crate::restore::{RestoreOptions, data_packs};
+use crate::restore::{DataListing, RestoreOptions, data_packs};
 use crate::schedule::{Decision, Due, PastBackup, Policy, decide};
 
 /// How often subvolumes are backed up, and where on Earth.
@@ -178,9 +178,10 @@ impl Job {
         if missing.is_empty() {
             return Ok(());
         }
+        let listing = DataListing::of(repository).await?;
         for backup in &chain {
             let options = RestoreOptions::new(self.scratch_directory.clone());
-            let data = data_packs(&self.repository, &backup.manifest, &options, &self.monitor).await?;
+            let data = data_packs(repository, &backup.manifest, &listing, &options, &self.monitor).await?;
             let mut needed = data.iter().chain(&backup.manifest.meta_packs);
             if let Some(lost) = needed.find(|pack| missing.contains(pack)) {
                 let object = format!("backup {}", backup.id());

@@ -26,7 +26,7 @@ use crate::repository::plans::without_deleted;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::restore::{
-    RestoreOptions, StreamSink, data_packs, pack_states, read_elsewhere, read_metadata_elsewhere, restore_stream,
+    DataListing, RestoreOptions, StreamSink, data_packs, read_elsewhere, read_metadata_elsewhere, restore_stream,
 };
 use crate::size::ByteSize;
 use crate::store::thaw::ThawState;
@@ -168,11 +168,11 @@ impl Packs {
         options: &RestoreOptions,
         monitor: &Arc<dyn Monitor>,
     ) -> anyhow::Result<Self> {
-        let mut needed = BTreeSet::new();
+        let (listing, mut needed) = (DataListing::of(repository).await?, BTreeSet::new());
         for backup in chain {
-            needed.extend(data_packs(repository, &backup.manifest, options, monitor).await?);
+            needed.extend(data_packs(repository, &backup.manifest, &listing, options, monitor).await?);
         }
-        let states = pack_states(repository, PackClass::Data, &needed).await?;
+        let states = listing.states(repository, &needed).await?;
         let mut packs = Self { gone: needed, ..Self::default() };
         for state in states {
             let Some((_, pack)) = layout::parse_pack_key(&state.object.key) else { continue };

@@ -78,7 +78,21 @@ pub async fn compute<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static
 ///
 /// [`Damage`] if the pack is missing or its end is not as it should be, or the store's error.
 pub async fn read_pack_footer(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackFooter> {
-    twice_if_damaged(|| read_footer_once(repository, class, id)).await
+    Ok(Arc::unwrap_or_clone(read_last(repository, class, id, TAIL_BYTES).await?.footer))
+}
+
+/// Reads the last bytes of a pack, whose length need not be known, and the footer. In one request, if that is in them.
+///
+/// # Errors
+///
+/// As for [`read_pack_footer`].
+pub(crate) async fn read_last(
+    repository: &Repository,
+    class: PackClass,
+    id: PackId,
+    end_bytes: u64,
+) -> anyhow::Result<PackEnd> {
+    twice_if_damaged(|| read_last_once(repository, class, id, end_bytes.max(TAIL_BYTES))).await
 }
 
 /// Whether a pack is there.
@@ -94,23 +108,28 @@ pub async fn is_there(repository: &Repository, class: PackClass, id: PackId) -> 
     }
 }
 
-async fn read_footer_once(repository: &Repository, class: PackClass, id: PackId) -> anyhow::Result<PackFooter> {
+async fn read_last_once(
+    repository: &Repository,
+    class: PackClass,
+    id: PackId,
+    end_bytes: u64,
+) -> anyhow::Result<PackEnd> {
     let key = layout::pack_key(class, &id);
     let store = repository.store();
-    let end = store.get_end(&key, TAIL_BYTES).await.map_err(|error| repository.needed(error))?;
+    let end = store.get_end(&key, end_bytes).await.map_err(|error| repository.needed(error))?;
     let size = end.size_bytes;
     if size > PACK_LIMIT_BYTES || size < TRAILER_BYTES as u64 {
         let reason = format!("it has {size} bytes, which no pack has");
         return Err(Damage { object: format!("{}/{key}", store.url()), reason }.into());
     }
-    Ok(footer_of(repository, class, id, end).await?.footer)
+    footer_of(repository, class, id, end).await
 }
 
 /// The end of a pack, with the footer in it.
 #[derive(Debug)]
 pub(crate) struct PackEnd {
     /// The footer.
-    pub(crate) footer: PackFooter,
+    pub(crate) footer: Arc<PackFooter>,
     /// The pack's last bytes.
     pub(crate) bytes: Bytes,
     /// Where these begin.
@@ -157,11 +176,30 @@ async fn footer_of(repository: &Repository, class: PackClass, id: PackId, end: O
     } else {
         store.get_range(&key, place.range.clone()).await.map_err(|error| repository.needed(error))?
     };
-    let footer = read_footer(&place, &frame).map_err(fault)?;
+    let footer = Arc::new(read_footer(&place, &frame).map_err(fault)?);
     if footer.class != class {
         return Err(fault(FormatError::invalid("it is a pack of the other class")));
     }
     Ok(PackEnd { footer, bytes: tail, start: tail_start })
+}
+
+/// Opens the last frames of a pack, as far as they are in its end and have `plaintext_bytes` at most, each with its number.
+/// Frames that are not as they should be are left out.
+pub(crate) async fn frames_in_end(end: &PackEnd, plaintext_bytes: u64) -> Vec<(usize, OpenFrame)> {
+    let (frames, mut left) = (&end.footer.frames, plaintext_bytes);
+    let fits = |frame: &&FrameEntry| {
+        let lengths = end.footer.chunks[frame.chunks.clone()].iter().map(|chunk| u64::from(chunk.length_bytes));
+        let room = left.checked_sub(lengths.sum()).filter(|_| frame.range.start >= end.start);
+        left = room.unwrap_or(0);
+        room.is_some()
+    };
+    let first = frames.len() - frames.iter().rev().take_while(fits).count();
+    if first == frames.len() {
+        return Vec::new();
+    }
+    let opened = open_frames(end.bytes.clone(), end.start, &end.footer, first..frames.len()).await;
+    let opened = opened.unwrap_or_default().into_iter().map(|frame| frame.open);
+    (first..).zip(opened).filter(|(_, frame)| frame.is_whole).collect()
 }
 
 /// Reads neighbouring frames of a pack in one request; in a second one if they turn out damaged.

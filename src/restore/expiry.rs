@@ -10,7 +10,7 @@ use crate::id::PackId;
 use crate::pack::format::PackClass;
 use crate::records::manifest::Manifest;
 use crate::restore::locate::Locator;
-use crate::restore::thaw::{ThawOptions, thaw_packs};
+use crate::restore::thaw::{DataListing, ThawOptions, thaw_packs};
 use crate::restore::walk::Entries;
 use crate::restore::{RestoreOptions, packs_named_by};
 use crate::store::{StoreError, StoreErrorKind};
@@ -95,9 +95,10 @@ impl<'a> Expiry<'a> {
     async fn thaw_again(&self, again: &ThawAgain) -> anyhow::Result<()> {
         let repository = self.locator.repository();
         let mut needed = self.needed_still().await?;
+        let listing = DataListing::of(repository).await?;
         for manifest in &again.later {
             let locator = Locator::open(repository, manifest, self.options, self.locator.monitor()).await?;
-            needed.extend(packs_named_by(&locator, manifest).await?);
+            needed.extend(packs_named_by(&locator, manifest, &listing).await?);
         }
         thaw_packs(repository, &needed, &again.options).await
     }

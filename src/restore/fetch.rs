@@ -232,6 +232,11 @@ async fn fetch_frames(
 async fn fetch_run(locator: &Locator, pack: PackId, run: Range<u64>) -> anyhow::Result<Vec<(Hint, Arc<OpenFrame>)>> {
     let read = async {
         let footer = locator.footer(PackClass::Data, pack).await?;
+        // They may have come with it.
+        let recent = |frame: u64| locator.recent_frame(&Hint { pack, frame: u32::try_from(frame).ok()? });
+        if let Some(opened) = run.clone().map(recent).collect() {
+            return Ok(opened);
+        }
         let within = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).min(footer.frames.len());
         let numbers = within(run.start)..within(run.end);
         if numbers.is_empty() { Ok(Vec::new()) } else { locator.frames(&footer, pack, numbers).await }

@@ -16,14 +16,19 @@ use crate::pack::format::{ChunkEntry, FrameEntry, PackClass, PackFooter};
 use crate::records::manifest::Manifest;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{ChunkIndex, find_footer};
-use crate::repository::packs::{OpenFrame, is_there, read_frames, read_pack_footer};
+use crate::repository::packs::{OpenFrame, frames_in_end, is_there, read_frames, read_last};
 use crate::repository::recent::Recent;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::tables::TableIndex;
 use crate::repository::{Damage, Repository, layout, plans};
-use crate::restore::RestoreOptions;
-use crate::store::{Key, list_all};
+use crate::restore::{DataListing, RestoreOptions};
+use crate::store::Key;
 use crate::tree::node::Hint;
+
+/// The end of a metadata pack that is read with its footer: most of what is in there is needed.
+const META_END_BYTES: u64 = 1 << 20;
+/// Plaintext of frames that are opened and kept because they have come with a footer.
+const END_PLAINTEXT_BYTES: u64 = 2 << 20;
 
 /// What was read lately, for all that read the same.
 type Shared<K, V> = Arc<Mutex<Recent<K, Arc<V>>>>;
@@ -168,6 +173,9 @@ impl Locator {
             return Ok(frame);
         }
         let footer = self.footer(class, hint.pack).await?;
+        if let Some(frame) = self.recent_frame(&hint) {
+            return Ok(frame);
+        }
         let number = hint.frame as usize;
         if number >= footer.frames.len() {
             let object = self.object(class, &hint.pack);
@@ -188,12 +196,17 @@ impl Locator {
         let opened = read_frames(&self.repository, pack, footer, numbers.clone()).await?;
         self.monitor.add(Counter::FetchedBytes, stored);
         let opened: Vec<Arc<OpenFrame>> = opened.into_iter().map(Arc::new).collect();
-        let mut recent = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        for (number, frame) in numbers.zip(&opened) {
-            let frame_number = u32::try_from(number).expect("a pack has less than 2^32 frames");
-            recent.insert(Hint { pack, frame: frame_number }, Arc::clone(frame), frame.length_bytes());
-        }
+        self.keep_frames(pack, numbers.zip(opened.iter().cloned()));
         Ok(opened)
+    }
+
+    fn keep_frames(&self, pack: PackId, frames: impl Iterator<Item = (usize, Arc<OpenFrame>)>) {
+        let mut recent = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, frame) in frames {
+            let frame_number = u32::try_from(number).expect("a pack has less than 2^32 frames");
+            let length_bytes = frame.length_bytes();
+            recent.insert(Hint { pack, frame: frame_number }, frame, length_bytes);
+        }
     }
 
     /// A frame that was read lately.
@@ -216,25 +229,36 @@ impl Locator {
     }
 
     async fn read_and_keep_footer(&self, class: PackClass, pack: PackId) -> anyhow::Result<Arc<PackFooter>> {
-        let footer = Arc::new(self.read_footer(class, pack).await?);
+        let footer = self.read_footer(class, pack).await?;
         let size = footer.chunks.len() * size_of::<ChunkEntry>() + footer.frames.len() * size_of::<FrameEntry>();
         let mut footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
         footers.insert((class, pack), Arc::clone(&footer), size);
         Ok(footer)
     }
 
-    /// Reads a footer from its pack, or what the index says of the pack if that is damaged.
-    async fn read_footer(&self, class: PackClass, pack: PackId) -> anyhow::Result<PackFooter> {
-        let damage = match read_pack_footer(&self.repository, class, pack).await {
+    /// Reads a footer from its pack, or what the index says of the pack if that is damaged. Frames that come with it are kept.
+    async fn read_footer(&self, class: PackClass, pack: PackId) -> anyhow::Result<Arc<PackFooter>> {
+        let end_bytes = if class == PackClass::Meta { META_END_BYTES } else { 0 };
+        let damage = match read_last(&self.repository, class, pack, end_bytes).await {
+            Ok(end) => {
+                let frames = frames_in_end(&end, END_PLAINTEXT_BYTES).await;
+                let stored = |(number, _): &(usize, _)| {
+                    let range = &end.footer.frames[*number].range;
+                    range.end - range.start
+                };
+                self.monitor.add(Counter::FetchedBytes, frames.iter().map(stored).sum());
+                self.keep_frames(pack, frames.into_iter().map(|(number, frame)| (number, Arc::new(frame))));
+                return Ok(end.footer);
+            }
             Err(error) if error.downcast_ref::<Damage>().is_some() => error,
-            read => return read,
+            Err(error) => return Err(error),
         };
         if !is_there(&self.repository, class, pack).await? {
             self.gone().insert((class, pack));
             return Err(damage);
         }
         match find_footer(&self.repository, class, pack).await {
-            Ok(Some(footer)) => Ok(footer),
+            Ok(Some(footer)) => Ok(Arc::new(footer)),
             Ok(None) => Err(damage),
             Err(error) => {
                 tracing::debug!(error = %format!("{error:#}"), "the index does not help");
@@ -256,13 +280,11 @@ impl Locator {
         self.gone().contains(&(class, pack))
     }
 
-    /// Finds out which of some packs of file data are not there; says whether there are any. Costs a listing of all.
-    pub(crate) async fn look_for(&self, packs: &HashSet<PackId>) -> anyhow::Result<bool> {
-        let listed = list_all(self.repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
-        let listed: HashSet<PackId> =
-            listed.iter().filter_map(|object| layout::parse_pack_key(&object.key)).map(|(_, pack)| pack).collect();
-        self.gone().extend(packs.difference(&listed).map(|pack| (PackClass::Data, *pack)));
-        Ok(!packs.is_subset(&listed))
+    /// Remembers which of some packs of file data are not there; says whether there are any.
+    pub(crate) fn look_for(&self, packs: &HashSet<PackId>, listing: &DataListing) -> bool {
+        let absent: Vec<PackId> = packs.iter().filter(|pack| !listing.has(pack)).copied().collect();
+        self.gone().extend(absent.iter().map(|pack| (PackClass::Data, *pack)));
+        !absent.is_empty()
     }
 
     /// Where a chunk of file data is whose pack is gone, by the index; none if that does not know, or cannot be made.

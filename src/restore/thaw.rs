@@ -4,7 +4,7 @@
 //! What counts is the class that each object has now, not the one that it was stored with: rules of the server may have
 //! moved it. Only packs of file data are ever archived.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -74,6 +74,47 @@ pub struct PackState {
     pub thaw: ThawState,
 }
 
+/// The packs of file data as one listing shows them.
+#[derive(Debug, Clone)]
+pub struct DataListing(HashMap<PackId, ObjectInfo>);
+
+impl DataListing {
+    /// Lists them all.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn of(repository: &Repository) -> anyhow::Result<Self> {
+        let listed = list_all(repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
+        let with_id = |object: ObjectInfo| Some((layout::parse_pack_key(&object.key)?.1, object));
+        Ok(Self(listed.into_iter().filter_map(with_id).collect()))
+    }
+
+    /// Whether a pack is there.
+    #[must_use]
+    pub fn has(&self, pack: &PackId) -> bool {
+        self.0.contains_key(pack)
+    }
+
+    /// Whether any pack is of a class whose objects may be archived.
+    #[must_use]
+    pub fn has_cold(&self) -> bool {
+        self.0.values().any(is_cold)
+    }
+
+    /// Looks whether some packs can be read, and asks for nothing. Packs that are not there are not in the result.
+    ///
+    /// Costs a look-up for each that may be archived.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn states(&self, repository: &Repository, packs: &BTreeSet<PackId>) -> anyhow::Result<Vec<PackState>> {
+        let listed = packs.iter().filter_map(|pack| self.0.get(pack).cloned());
+        states_of(repository, listed.collect()).await
+    }
+}
+
 /// Looks whether packs can be read, and asks for nothing. Packs that are not there are not in the result.
 ///
 /// Costs a listing of all packs of the class, and a look-up for each that may be archived.
@@ -86,22 +127,15 @@ pub async fn pack_states(
     class: PackClass,
     packs: &BTreeSet<PackId>,
 ) -> anyhow::Result<Vec<PackState>> {
+    states_of(repository, listed_packs(repository, class, packs).await?).await
+}
+
+async fn states_of(repository: &Repository, listed: Vec<ObjectInfo>) -> anyhow::Result<Vec<PackState>> {
     let look = |object: ObjectInfo| async move {
         let thaw = if is_cold(&object) { state_of(repository, &object).await? } else { ThawState::Readable };
         anyhow::Ok(PackState { object, thaw })
     };
-    let listed = listed_packs(repository, class, packs).await?;
     stream::iter(listed).map(look).buffered(REQUESTS_AT_ONCE).try_collect().await
-}
-
-/// Whether any pack of file data is of a class whose objects may be archived. Costs a listing of these packs.
-///
-/// # Errors
-///
-/// If the store fails.
-pub async fn has_cold_packs(repository: &Repository) -> anyhow::Result<bool> {
-    let listed = list_all(repository.store().as_ref(), layout::packs(PackClass::Data)).await?;
-    Ok(listed.iter().any(is_cold))
 }
 
 /// Whether a pack can be read. A thawed copy that has expired is none.

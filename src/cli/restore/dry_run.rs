@@ -19,7 +19,9 @@ use crate::records::manifest::BackupKind;
 use crate::repository::catalog::{Published, read_chain, read_streamed};
 use crate::repository::plans::without_deleted;
 use crate::repository::{Repository, layout};
-use crate::restore::{ASSUMED_BYTES_PER_SECOND, PackState, RestoreOptions, ThawOptions, data_packs, pack_states};
+use crate::restore::{
+    ASSUMED_BYTES_PER_SECOND, DataListing, PackState, RestoreOptions, ThawOptions, data_packs, pack_states,
+};
 use crate::size::ByteSize;
 use crate::store::StorageClassName;
 
@@ -70,10 +72,10 @@ pub(super) async fn dry_run(
 /// Finds out which packs each stream needs, and as what the store has them.
 async fn plan(context: &Context, repository: &Repository, chain: &[Published]) -> anyhow::Result<ReadingPlan> {
     let options = RestoreOptions::new(context.scratch_directory());
-    let mut of_streams: Vec<BTreeSet<PackId>> = Vec::new();
+    let (listing, mut of_streams) = (DataListing::of(repository).await?, Vec::<BTreeSet<PackId>>::new());
     for backup in chain {
-        of_streams
-            .push(data_packs(repository, &backup.manifest, &options, &context.monitor()).await?.into_iter().collect());
+        let packs = data_packs(repository, &backup.manifest, &listing, &options, &context.monitor()).await?;
+        of_streams.push(packs.into_iter().collect());
     }
     let mut plan = ReadingPlan::default();
     let data = states(context, repository, PackClass::Data, of_streams.iter()).await?;

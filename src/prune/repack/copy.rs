@@ -140,7 +140,7 @@ async fn open_pack(repository: &Repository, marking: &Marking<'_>, pack: &PackUs
     if found.is_archived {
         return Ok(vec![done(Err(Left::Archived))]);
     }
-    let (footer, end, end_start) = (Arc::new(end.footer), end.bytes, end.start);
+    let (footer, end, end_start) = (end.footer, end.bytes, end.start);
     let opened = Arc::new(Opened { pack: name, footer, needed, end, end_start });
     let runs = runs_of(&opened).into_iter().map(|frames| Step::Read(Run { opened: Arc::clone(&opened), frames }));
     Ok(std::iter::once(done(Ok(Vec::new()))).chain(runs).collect())
