@@ -29,6 +29,8 @@ mod garbled;
 mod interruption;
 #[path = "operations/local_state.rs"]
 mod local_state;
+#[path = "operations/lost_files.rs"]
+mod lost_files;
 #[path = "operations/lost_packs.rs"]
 mod lost_packs;
 #[path = "operations/merging.rs"]

@@ -4,6 +4,7 @@
 
 mod checksums;
 mod data;
+mod files;
 mod remember;
 pub mod report;
 mod structure;
@@ -22,13 +23,15 @@ use anyhow::Context;
 
 use crate::check::checksums::{chunks_of, packs_are_those_that_were_stored};
 use crate::check::data::{PacksRead, read_packs};
+use crate::check::files::lost_files;
 use crate::check::report::{Affected, Finding, Report, Severity};
 use crate::check::structure::{Structure, footers_have_copies};
 use crate::check::subset::{Subset, spans_of};
 use crate::check::tables::tables_can_be_read;
-use crate::id::ManifestId;
+use crate::id::{ManifestId, PackId};
 use crate::local_index::Access;
 use crate::monitor::{Counter, Monitor};
+use crate::pack::format::PackClass;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published};
 use crate::repository::index::ChunkIndex;
@@ -40,18 +43,39 @@ use crate::repository::{Damage, Repository, plans};
 
 /// All is looked at so often at most, where prunes delete what is looked at.
 const LOOKS_MAX: usize = 4;
+/// Each takes memory for a pack.
+const PACKS_AT_ONCE: usize = 2;
 
 /// What to look at, and with how much.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
     /// Which packs are read; none: only the structure is looked at.
     pub data: Option<Subset>,
+    /// Packs that are read besides, whether they are there or not.
+    pub named: Vec<(PackClass, PackId)>,
     /// Whether what the store has kept of each pack since it was stored is compared with the index.
     pub checksums: bool,
+    /// How many files that have lost bytes are named of each backup; 0: none are looked for.
+    pub files_at_most: usize,
     /// Packs that are read at once: memory for each is its length and what is inflated of it.
     pub packs_at_once: usize,
     /// Where an index is made; removed afterwards.
     pub scratch_directory: PathBuf,
+}
+
+impl CheckOptions {
+    /// Those of a check that reads no packs.
+    #[must_use]
+    pub fn new(scratch_directory: PathBuf) -> Self {
+        Self {
+            data: None,
+            named: Vec::new(),
+            checksums: false,
+            files_at_most: 0,
+            packs_at_once: PACKS_AT_ONCE,
+            scratch_directory,
+        }
+    }
 }
 
 /// Looks at all of a repository, past anything that a host remembers of it. Changes nothing.
@@ -113,12 +137,15 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
             report.spans = spans_of(&chosen.iter().map(|(_, pack)| *pack).collect::<Vec<_>>());
         }
     }
+    let named = read_packs(repository, &options.named, options.packs_at_once, &mut report, monitor).await?;
+    suspects.retain(|pack| !named.read.contains(pack));
+    bad.extend(named.bad);
     bad.extend(chunks_of(repository, &suspects).await?);
     let catalog = Catalog::load(repository, &RecordCache::none()).await?;
     manifests_can_be_read(&catalog, &mut report);
     let reader = ChunkReader::new(repository, &index);
     let walk = NeedsWalk::new(reader).beyond_index(BeyondIndex { listed: &structure.listed, bad: &bad });
-    every_chunk_is_there(&catalog, walk, &mut report).await?;
+    every_chunk_is_there(&catalog, walk, options.files_at_most, &mut report).await?;
     report.drop_repetitions();
     Ok(report)
 }
@@ -130,19 +157,27 @@ fn manifests_can_be_read(catalog: &Catalog, report: &mut Report) {
 }
 
 /// Every chunk of the trees of every backup is there, and every chain is whole.
-async fn every_chunk_is_there(catalog: &Catalog, mut walk: NeedsWalk<'_>, report: &mut Report) -> anyhow::Result<()> {
+async fn every_chunk_is_there(
+    catalog: &Catalog,
+    mut walk: NeedsWalk<'_>,
+    files_at_most: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let forgotten = catalog.forgotten.iter().map(|forgotten| &forgotten.backup);
-    let mut damaged = HashMap::new();
+    let (mut damaged, mut losses) = (HashMap::new(), HashMap::new());
     for backup in catalog.published.iter().chain(forgotten) {
         let lost = walk.visit(&backup.manifest).await?;
         if let Some(first) = lost.first() {
             let reason = format!("{} chunks of it are lost: chunk {}: {}", lost.len(), first.chunk, first.reason);
             damaged.insert(backup.id(), reason);
+            if files_at_most > 0 {
+                losses.insert(backup.id(), lost_files(&mut walk, &backup.manifest, files_at_most).await?);
+            }
         }
     }
     for backup in &catalog.published {
         if let Some(affected) = affected(catalog, backup, &damaged) {
-            report.affected.push(affected);
+            report.affected.push(Affected { losses: losses.remove(&backup.id()), ..affected });
         }
     }
     report.counts.nodes = walk.visited() as u64;
@@ -163,7 +198,7 @@ fn affected(catalog: &Catalog, backup: &Published, damaged: &HashMap<ManifestId,
     let manifest = &backup.manifest;
     let new = |reason: String, is_own: bool| {
         let (host, subvolume) = (manifest.host.clone(), manifest.subvolume.clone());
-        Some(Affected { id: backup.id(), host, subvolume, reason, is_own })
+        Some(Affected { id: backup.id(), host, subvolume, reason, is_own, losses: None })
     };
     if let Some(reason) = damaged.get(&backup.id()) {
         return new(reason.clone(), true);

@@ -6,7 +6,8 @@
 //!
 //! - [`Splitter`] reads a stream and gives batches of both parts; [`StreamFacts`] is what it learned on the way.
 //! - [`Rebuilder`] takes both parts, cut anywhere, and gives the stream back.
-//! - [`CommandReader`] and [`StreamWriter`] read and write single commands.
+//! - [`CommandReader`] and [`StreamWriter`] read and write single commands, [`KeptCommands`] reads those of a command stream.
+//! - [`LostFiles`] says which files have lost bytes, where some of the file data is lost.
 
 mod attribute;
 mod batch;
@@ -16,6 +17,8 @@ mod command;
 mod error;
 mod facts;
 mod input;
+mod kept;
+mod lost_files;
 mod name_table;
 mod names;
 mod parting;
@@ -34,6 +37,8 @@ pub use code::{ATTRIBUTES, AttributeCode, AttributeRow, COMMANDS, CommandCode, C
 pub use command::{Command, CommandReader};
 pub use error::StreamError;
 pub use facts::{StreamFacts, Subject};
+pub use kept::{KeptCommand, KeptCommands};
+pub use lost_files::{LostFile, LostFiles};
 pub use name_table::{NAME_ID_BYTES, NameId, NameRecord, NameStore};
 pub use rebuilder::{Rebuilder, Wanted};
 pub use replay::{NAMES_IN_MEMORY, Rejected};

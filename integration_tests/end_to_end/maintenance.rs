@@ -213,11 +213,18 @@ fn repairs_mend_what_a_check_names() {
     );
     tool.run(["repair", "packs", &key]).assert_failed_naming("is as it should be");
     flip_the_middle(&pack);
-    tool.run(["repair", "packs", &key]).assert_code(0);
+    let planned = tool.run(["repair", "packs", &key, "--dry-run"]);
+    let mended = tool.run(["repair", "packs", &key]);
+    for told in [&planned, &mended] {
+        told.assert_code(0);
+        assert!(told.text().contains(&format!("does not restore: backup {made}")), "{}", told.text());
+        assert!(told.text().contains(" bytes of its file data"), "{}", told.text());
+    }
     assert!(!pack.exists());
     tool.run(["check", "--no-notes"]).assert_code(5);
     let affected = tool.run(["repair", "manifests"]);
     assert!(affected.text().contains(&made), "{}", affected.text());
+    assert!(affected.text().contains(" bytes of its file data"), "{}", affected.text());
     // The same bytes once more heal the backup.
     archive(&tool, "pipe", 1);
     tool.run(["check", "--no-notes", "--read-data"]).assert_code(0);

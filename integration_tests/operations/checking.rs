@@ -24,8 +24,7 @@ use crate::world::{Made, Notes as Monitored, World};
 
 async fn check_through(world: &World, store: Store, data: Option<Subset>) -> anyhow::Result<Report> {
     let repository = world.open_through(store).await?;
-    let options =
-        CheckOptions { data, checksums: false, packs_at_once: 2, scratch_directory: world.host_folder("check") };
+    let options = CheckOptions { data, ..CheckOptions::new(world.host_folder("check")) };
     let monitor: Arc<dyn Monitor> = Arc::new(Monitored::default());
     check(&repository, &options, &monitor).await
 }

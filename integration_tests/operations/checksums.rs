@@ -21,7 +21,7 @@ const INVARIANT: &str = "packs_are_those_that_were_stored";
 
 async fn check_through(world: &World, store: Store, data: Option<Subset>, checksums: bool) -> Report {
     let repository = world.open_through(store).await.unwrap();
-    let options = CheckOptions { data, checksums, packs_at_once: 2, scratch_directory: world.host_folder("check") };
+    let options = CheckOptions { data, checksums, ..CheckOptions::new(world.host_folder("check")) };
     let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
     check(&repository, &options, &monitor).await.unwrap()
 }

@@ -77,8 +77,8 @@ async fn the_frozen_repository_is_restored() {
 #[tokio::test]
 async fn a_check_of_the_frozen_repository_finds_nothing() {
     let scratch = tempfile::tempdir().unwrap();
-    let scratch_directory = scratch.path().to_owned();
-    let options = CheckOptions { data: Some(Subset::All), checksums: false, packs_at_once: 1, scratch_directory };
+    let data = Some(Subset::All);
+    let options = CheckOptions { data, packs_at_once: 1, ..CheckOptions::new(scratch.path().to_owned()) };
     let monitor: Arc<dyn Monitor> = Arc::new(Notes::default());
     let report = check(&open().await, &options, &monitor).await.unwrap();
     assert_eq!((report.findings, report.affected), (vec![], vec![]));

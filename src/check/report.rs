@@ -3,6 +3,7 @@
 use crate::id::{ManifestId, PackId};
 use crate::pack::format::PackClass;
 use crate::records::note::PackSpan;
+use crate::send_stream::LostFile;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,21 @@ pub struct Affected {
     pub reason: String,
     /// Whether something of its own is lost. Otherwise it is that of one it was made on: its stream alone is whole.
     pub is_own: bool,
+    /// What of its own files is lost; looked for where [`CheckOptions::files_at_most`](super::CheckOptions) asks for it.
+    pub losses: Option<FileLosses>,
+}
+
+/// What is lost of the files of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLosses {
+    /// Files that have lost bytes, in the order of the stream.
+    pub files: Vec<LostFile>,
+    /// How many more there are.
+    pub more: u64,
+    /// How much of the stream's file data is lost.
+    pub data_bytes: u64,
+    /// Why the commands cannot be read, or not all: what they say of files is told as far as they were read.
+    pub commands_unreadable: Option<String>,
 }
 
 /// How much was looked at.

@@ -11,9 +11,6 @@ use crate::monitor::Monitor;
 use crate::repository::{Damage, Repository};
 use crate::size::ByteSize;
 
-/// Each takes memory for a pack.
-const PACKS_AT_ONCE: usize = 2;
-
 /// Looks whether everything is there that backups need
 ///
 /// Without options, objects are compared with each other and the trees of all backups are gone through. To know that the
@@ -44,9 +41,8 @@ pub(crate) async fn cmd_check(context: &Context, arguments: &CheckArguments) -> 
     let repository = context.repository().await?;
     let began_at = context.clock.now();
     let data = if arguments.read_data { Some(Subset::All) } else { arguments.read_data_subset };
-    let scratch_directory = context.scratch_directory();
     let checksums = arguments.checksums;
-    let options = CheckOptions { data, checksums, packs_at_once: PACKS_AT_ONCE, scratch_directory };
+    let options = CheckOptions { data, checksums, ..CheckOptions::new(context.scratch_directory()) };
     let report = check(&repository, &options, &context.monitor()).await?;
     if !arguments.no_notes {
         let seconds = context.clock.now().duration_since(began_at).as_secs();

@@ -1,5 +1,7 @@
 //! `repair`
 
+mod telling;
+
 use clap::Subcommand;
 
 use crate::check::report::Report;
@@ -34,12 +36,18 @@ enum What {
         /// The packs, as `check --read-data` names them; without any, all packs are read
         #[arg(value_name = "PACK")]
         packs: Vec<String>,
+        /// Names all files that have lost bytes, up to 10,000 of each backup, not only the first 20
+        #[arg(long)]
+        all_files: bool,
     },
-    /// Says which backups do not restore, and on request forgets them
+    /// Says which backups do not restore, and which of their files have lost bytes; on request forgets them
     Manifests {
         /// Forgets them
         #[arg(long)]
         forget: bool,
+        /// Names all files that have lost bytes, up to 10,000 of each backup, not only the first 20
+        #[arg(long)]
+        all_files: bool,
     },
 }
 
@@ -49,8 +57,14 @@ pub(crate) async fn cmd_repair(context: &Context, arguments: RepairArguments) ->
     let repository = context.repository().await?;
     match arguments.what {
         What::Index => index(context, &repository, arguments.dry_run).await,
-        What::Packs { packs } => mend_packs(context, &repository, &packs, arguments.dry_run).await,
-        What::Manifests { forget } => manifests(context, &repository, forget && !arguments.dry_run).await,
+        What::Packs { packs, all_files } => {
+            let files_at_most = telling::files_at_most(all_files);
+            mend_packs(context, &repository, &packs, files_at_most, arguments.dry_run).await
+        }
+        What::Manifests { forget, all_files } => {
+            let files_at_most = telling::files_at_most(all_files);
+            manifests(context, &repository, files_at_most, forget && !arguments.dry_run).await
+        }
     }
 }
 
@@ -78,12 +92,6 @@ async fn index(context: &Context, repository: &Repository, dry_run: bool) -> any
     ))
 }
 
-async fn check_all(context: &Context, repository: &Repository, data: Option<Subset>) -> anyhow::Result<Report> {
-    let scratch_directory = context.scratch_directory();
-    let options = CheckOptions { data, checksums: false, packs_at_once: 2, scratch_directory };
-    check(repository, &options, &context.monitor()).await
-}
-
 /// The classes and ids of packs, named as `check` names them or by their ids.
 fn parse_packs(names: &[String]) -> anyhow::Result<Vec<(PackClass, PackId)>> {
     let mut packs = Vec::new();
@@ -104,20 +112,39 @@ fn parse_packs(names: &[String]) -> anyhow::Result<Vec<(PackClass, PackId)>> {
     Ok(packs)
 }
 
-async fn mend_packs(context: &Context, repository: &Repository, texts: &[String], dry_run: bool) -> anyhow::Result<()> {
-    let named = parse_packs(texts)?;
-    let mut damaged = Vec::new();
-    if named.is_empty() {
-        damaged = check_all(context, repository, Some(Subset::All)).await?.bad_packs;
-    }
-    for (class, pack) in named {
+/// Looks at the repository and reads these packs, or all if there are none.
+async fn look_for_damage(
+    context: &Context,
+    repository: &Repository,
+    named: Vec<(PackClass, PackId)>,
+    files_at_most: usize,
+) -> anyhow::Result<Report> {
+    let data = named.is_empty().then_some(Subset::All);
+    let options = CheckOptions { data, named, files_at_most, ..CheckOptions::new(context.scratch_directory()) };
+    let report = check(repository, &options, &context.monitor()).await?;
+    let archived = report.counts.packs_archived;
+    anyhow::ensure!(
+        archived == 0 || options.data.is_some(),
+        "{archived} of the packs named are archived, and cannot be read before they are thawed"
+    );
+    for (class, pack) in &options.named {
         // What is right must not be taken out by a slip of the pen.
-        let verdict = crate::repository::packs::verify_pack(repository, class, pack).await?;
-        anyhow::ensure!(verdict.fault.is_some(), "{} is as it should be", layout::pack_key(class, &pack));
-        damaged.push((class, pack));
+        let is_bad = report.bad_packs.contains(&(*class, *pack));
+        anyhow::ensure!(is_bad, "{} is as it should be", layout::pack_key(*class, pack));
     }
+    Ok(report)
+}
+
+async fn mend_packs(
+    context: &Context,
+    repository: &Repository,
+    texts: &[String],
+    files_at_most: usize,
+    dry_run: bool,
+) -> anyhow::Result<()> {
+    let report = look_for_damage(context, repository, parse_packs(texts)?, files_at_most).await?;
     let host = context.host(repository);
-    let repairs = repair_packs(repository, (!dry_run).then_some(&host), &damaged).await?;
+    let repairs = repair_packs(repository, (!dry_run).then_some(&host), &report.bad_packs).await?;
     context.progress.finish();
     for PackRepair { class, pack, kept, lost } in &repairs {
         let would = if dry_run { "would be " } else { "" };
@@ -130,6 +157,7 @@ async fn mend_packs(context: &Context, repository: &Repository, texts: &[String]
     if repairs.is_empty() {
         return output::line("no pack is damaged");
     }
+    report.affected.iter().try_for_each(|affected| telling::tell("does not restore", affected))?;
     if dry_run {
         return Ok(());
     }
@@ -138,13 +166,18 @@ async fn mend_packs(context: &Context, repository: &Repository, texts: &[String]
     output::line("back up now, with --full: what is still there is stored again, and heals older backups")
 }
 
-async fn manifests(context: &Context, repository: &Repository, forget_them: bool) -> anyhow::Result<()> {
-    let report = check_all(context, repository, None).await?;
+async fn manifests(
+    context: &Context,
+    repository: &Repository,
+    files_at_most: usize,
+    forget_them: bool,
+) -> anyhow::Result<()> {
+    let options = CheckOptions { files_at_most, ..CheckOptions::new(context.scratch_directory()) };
+    let report = check(repository, &options, &context.monitor()).await?;
     context.progress.finish();
     for affected in &report.affected {
         let what = if forget_them { "forgotten" } else { "does not restore" };
-        let of = format!("'{}' of host {}", affected.subvolume, affected.host);
-        output::line(&format!("{what}: backup {} of {of}: {}", affected.id, affected.reason))?;
+        telling::tell(what, affected)?;
         if forget_them {
             forget(repository, affected.id, &context.host(repository).name, &affected.reason).await?;
         }

@@ -3,6 +3,8 @@
 //! Trees share nodes, so each node is looked at once, however many backups need it. What was found wrong below it is
 //! remembered for the next one.
 
+mod spans;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Context;

@@ -4,6 +4,7 @@ mod damage;
 mod dump;
 mod fixtures;
 mod generate;
+mod lost_files;
 mod replay;
 mod round_trip;
 mod split;

@@ -36,6 +36,12 @@ impl TreeWalk {
         Ok(Self { open: Vec::new(), wanted, remaining_bytes: tree.bytes })
     }
 
+    /// How many bytes of the tree's string are still to come.
+    #[must_use]
+    pub fn remaining_bytes(&self) -> u64 {
+        self.remaining_bytes
+    }
+
     /// Goes one step on. A node that is needed is asked for until it is provided.
     pub fn step(&mut self) -> Result<Step, FormatError> {
         if let Some((_, entry)) = &self.wanted {
