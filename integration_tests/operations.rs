@@ -41,6 +41,8 @@ mod model;
 mod noting;
 #[path = "operations/one_at_a_time.rs"]
 mod one_at_a_time;
+#[path = "operations/places.rs"]
+mod places;
 #[path = "operations/prune_beside.rs"]
 mod prune_beside;
 #[path = "operations/prune_orders.rs"]

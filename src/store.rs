@@ -210,6 +210,13 @@ pub trait ObjectStore: Debug + Send + Sync {
     }
 }
 
+/// Whether an error is, or comes from, that an object is archived.
+#[must_use]
+pub fn is_archived(error: &anyhow::Error) -> bool {
+    let is_archived = |error: &StoreError| error.kind == StoreErrorKind::Archived;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(is_archived))
+}
+
 /// A shared store of any kind.
 pub type Store = Arc<dyn ObjectStore>;
 

@@ -37,7 +37,12 @@ fn monitor() -> Arc<dyn Monitor> {
 }
 
 /// From one world into another, by stores around theirs.
-async fn copying_through(from: &World, source: Store, to: &World, destination: Store) -> anyhow::Result<Copying> {
+pub(crate) async fn copying_through(
+    from: &World,
+    source: Store,
+    to: &World,
+    destination: Store,
+) -> anyhow::Result<Copying> {
     Ok(Copying {
         source: from.open_through(source).await?,
         source_cache: RecordCache::none(),
@@ -53,7 +58,7 @@ async fn copying(from: &World, to: &World) -> Copying {
     copying_through(from, from.store(), to, to.store()).await.unwrap()
 }
 
-async fn copy_as(copying: &Copying, wanted: &Wanted) -> anyhow::Result<CopyReport> {
+pub(crate) async fn copy_as(copying: &Copying, wanted: &Wanted) -> anyhow::Result<CopyReport> {
     let plan = plan_copy(copying, wanted).await?;
     Ok(Box::pin(copy_backups(copying, plan, &monitor())).await)
 }

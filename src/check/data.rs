@@ -13,7 +13,7 @@ use crate::pack::format::PackClass;
 use crate::repository::needs::BadPlaces;
 use crate::repository::packs::verify_pack;
 use crate::repository::{Repository, layout};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::is_archived;
 
 /// What reading packs has shown.
 #[derive(Debug, Default)]
@@ -67,8 +67,4 @@ pub(super) async fn read_packs(
     }
     report.bad_packs.sort_unstable();
     Ok(PacksRead { bad, read })
-}
-
-fn is_archived(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Archived)
 }

@@ -34,7 +34,8 @@ pub struct Missing {
 
 /// Finds out what the destination lacks. Changes nothing there; the host's index of it is brought up to date.
 ///
-/// To be called with the lock of the destination's host held. Takes some tens of bytes of memory for each tree node.
+/// To be called with the lock of the destination's host held. Costs a listing of the source's packs. Takes some tens of bytes
+/// of memory for each tree node, and some more for each of these packs.
 ///
 /// # Errors
 ///
@@ -44,7 +45,8 @@ pub async fn find_missing(copying: &Copying, plan: &CopyPlan, monitor: &Arc<dyn 
     let folder = &host.index_directory;
     let index =
         ChunkIndex::open(&copying.destination, folder, Access::Exclusive, &host.cache, monitor.as_ref()).await?;
-    let mut survey = Survey { index, seen: HashSet::new(), missing: Missing::default() };
+    let listed = DataListing::of(&copying.source).await?;
+    let mut survey = Survey { index, listed, seen: HashSet::new(), missing: Missing::default() };
     let reader = Locator::of_nothing(&copying.source, &copying.reading, monitor);
     for backup in &plan.steps {
         for root in &backup.manifest.roots {
@@ -105,6 +107,8 @@ pub async fn find_archived(
 
 struct Survey {
     index: ChunkIndex,
+    /// The packs of file data that the source has.
+    listed: DataListing,
     /// Nodes that have been gone through. Backups share most of them.
     seen: HashSet<(PackClass, ChunkId)>,
     missing: Missing,
@@ -128,20 +132,22 @@ impl Survey {
                     self.missing.bytes += node.len() as u64;
                     walk.provide(&node).map_err(|error| unfit(format!("tree node {id}"), &error))?;
                 }
-                Step::Entry(entry) => self.count(&entry, class)?,
+                Step::Entry(entry) => self.count(reader, &entry, class).await?,
                 Step::End => return Ok(()),
             }
         }
     }
 
-    fn count(&mut self, entry: &Entry, class: PackClass) -> anyhow::Result<()> {
+    async fn count(&mut self, reader: &Locator, entry: &Entry, class: PackClass) -> anyhow::Result<()> {
         if self.index.find(&entry.id, class)?.is_some() {
             return Ok(());
         }
         self.missing.chunks += 1;
         self.missing.bytes += entry.length;
-        if class == PackClass::Data {
-            self.missing.packs.extend(entry.hint.map(|hint| hint.pack));
+        if let (PackClass::Data, Some(hint)) = (class, entry.hint) {
+            let is_there = self.listed.has(&hint.pack);
+            let moved = if is_there { None } else { reader.moved_to(&entry.id).await? };
+            self.missing.packs.insert(moved.unwrap_or(hint).pack);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::repository::packs::read_pack_footer;
 use crate::repository::session::{REPAIR, WriteSession, list_sessions};
 use crate::repository::tables::read_table;
 use crate::repository::{Damage, Repository, layout, plans};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::is_archived;
 
 /// What is wrong with the index, and was mended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -203,6 +203,5 @@ async fn add_unknown(
 }
 
 fn is_unreadable(error: &anyhow::Error) -> bool {
-    let archived = |error: &StoreError| error.kind == StoreErrorKind::Archived;
-    error.downcast_ref::<Damage>().is_some() || error.downcast_ref::<StoreError>().is_some_and(archived)
+    error.downcast_ref::<Damage>().is_some() || is_archived(error)
 }

@@ -13,7 +13,7 @@ use crate::restore::locate::Locator;
 use crate::restore::thaw::{DataListing, ThawOptions, thaw_packs};
 use crate::restore::walk::Entries;
 use crate::restore::{RestoreOptions, packs_named_by};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::is_archived;
 use crate::tree::Tree;
 
 /// What to do when a thawed copy has expired.
@@ -119,9 +119,4 @@ impl<'a> Expiry<'a> {
         }
         Ok(needed)
     }
-}
-
-fn is_archived(error: &anyhow::Error) -> bool {
-    let is_archived = |error: &StoreError| error.kind == StoreErrorKind::Archived;
-    error.chain().any(|cause| cause.downcast_ref().is_some_and(is_archived))
 }

@@ -1,5 +1,7 @@
 //! Finds chunks: by the hints of the recipe, and where these fail by the index.
 
+mod moved;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,8 @@ use crate::repository::scratch::ScratchFolder;
 use crate::repository::tables::TableIndex;
 use crate::repository::{Damage, Repository, layout, plans};
 use crate::restore::{DataListing, RestoreOptions};
-use crate::store::Key;
+use crate::store::thaw::ThawState;
+use crate::store::{Key, is_archived};
 use crate::tree::node::Hint;
 
 /// The end of a metadata pack that is read with its footer: most of what is in there is needed.
@@ -52,8 +55,8 @@ pub(crate) struct Locator {
     frames: Shared<Hint, OpenFrame>,
     /// Packs that are not there: a prune may have put what was needed of them into others.
     gone: Arc<Mutex<HashSet<(PackClass, PackId)>>>,
-    /// Packs of file data that are, though nothing of them has been read.
-    there: Arc<Mutex<HashSet<PackId>>>,
+    /// Packs of file data that are, though nothing of them has been read, and whether they can be.
+    there: Arc<Mutex<HashMap<PackId, ThawState>>>,
     /// The look-up tables, read when a hint fails for the first time.
     tables: Arc<OnceCell<Option<TableIndex>>>,
     /// The index, made when these have not helped, and again when prunes have gone on since.
@@ -287,43 +290,6 @@ impl Locator {
         !absent.is_empty()
     }
 
-    /// Where a chunk of file data is whose pack is gone, by the index; none if that does not know, or cannot be made.
-    pub(crate) async fn moved_to(&self, id: &ChunkId) -> anyhow::Result<Option<Hint>> {
-        for place in self.tabled_places(id, PackClass::Data).await {
-            if self.has_data_pack(place.pack).await? {
-                return Ok(Some(place));
-            }
-        }
-        let index = match self.index().await {
-            Ok(index) => index,
-            Err(error) => {
-                self.monitor.warn(&format!("other places of a chunk cannot be looked up: {error:#}"));
-                return Ok(None);
-            }
-        };
-        let places = index.chunks.find_all(id)?;
-        let is_usable =
-            |place: &&Location| place.class == PackClass::Data && !self.is_gone(PackClass::Data, place.pack);
-        Ok(places.iter().find(is_usable).map(hint_of))
-    }
-
-    /// Whether a pack of file data is there; it is asked for once.
-    async fn has_data_pack(&self, pack: PackId) -> anyhow::Result<bool> {
-        if self.is_gone(PackClass::Data, pack) {
-            return Ok(false);
-        }
-        if self.there.lock().unwrap_or_else(PoisonError::into_inner).contains(&pack) {
-            return Ok(true);
-        }
-        let found = is_there(&self.repository, PackClass::Data, pack).await?;
-        if found {
-            self.there.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
-        } else {
-            self.gone().insert((PackClass::Data, pack));
-        }
-        Ok(found)
-    }
-
     /// Places that the look-up tables have for a chunk, which may be gone. None where the index has been made, or there are no
     /// tables, or they cannot be read.
     async fn tabled_places(&self, id: &ChunkId, class: PackClass) -> Vec<Hint> {
@@ -342,16 +308,18 @@ impl Locator {
         })
     }
 
-    /// Reads a chunk in one of some places, if one has it.
+    /// Reads a chunk in one of some places, if one has it and is not archived; keeps the first error of one that is.
     async fn read_in_one(
         &self,
         id: &ChunkId,
         class: PackClass,
         places: impl IntoIterator<Item = Hint>,
+        archived: &mut Option<anyhow::Error>,
     ) -> anyhow::Result<Option<Bytes>> {
         for place in places {
             match self.frame(class, place).await.map(|frame| frame.chunk(id)) {
                 Ok(Some(bytes)) => return Ok(Some(bytes)),
+                Err(error) if is_archived(&error) => drop(archived.get_or_insert(error)),
                 Err(error) if error.downcast_ref::<Damage>().is_none() => return Err(error),
                 _ => {}
             }
@@ -363,7 +331,7 @@ impl Locator {
     ///
     /// # Errors
     ///
-    /// `failure`, where no place has it; or at once if that is no damage.
+    /// `failure`, where no place has it, or that one is archived that may have it; `failure` at once if that is no damage.
     pub(crate) async fn look_up(
         &self,
         id: &ChunkId,
@@ -376,7 +344,8 @@ impl Locator {
         }
         let is_other = |place: &Hint| failed != Some(*place);
         let tabled = self.tabled_places(id, class).await;
-        if let Some(bytes) = self.read_in_one(id, class, tabled.into_iter().filter(is_other)).await? {
+        let mut archived = None;
+        if let Some(bytes) = self.read_in_one(id, class, tabled.into_iter().filter(is_other), &mut archived).await? {
             return Ok(bytes);
         }
         loop {
@@ -384,17 +353,17 @@ impl Locator {
                 Ok(index) => index,
                 Err(error) => {
                     self.monitor.warn(&format!("other places of a chunk cannot be looked up: {error:#}"));
-                    return Err(failure);
+                    return Err(archived.unwrap_or(failure));
                 }
             };
             let places = index.chunks.find_all(id)?;
             let of_class = places.iter().filter(|place| place.class == class).map(hint_of);
-            if let Some(bytes) = self.read_in_one(id, class, of_class.filter(is_other)).await? {
+            if let Some(bytes) = self.read_in_one(id, class, of_class.filter(is_other), &mut archived).await? {
                 return Ok(bytes);
             }
             // A prune may have deleted what this one says, and have found the chunk in a pack that is newer.
             if plans::announced(&self.repository).await? == index.announced {
-                return Err(failure);
+                return Err(archived.unwrap_or(failure));
             }
             self.index.lock().await.take_if(|current| Arc::ptr_eq(current, &index));
         }

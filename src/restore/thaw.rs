@@ -131,11 +131,14 @@ pub async fn pack_states(
 }
 
 async fn states_of(repository: &Repository, listed: Vec<ObjectInfo>) -> anyhow::Result<Vec<PackState>> {
-    let look = |object: ObjectInfo| async move {
-        let thaw = if is_cold(&object) { state_of(repository, &object).await? } else { ThawState::Readable };
-        anyhow::Ok(PackState { object, thaw })
-    };
+    let look = |object| pack_state(repository, object);
     stream::iter(listed).map(look).buffered(REQUESTS_AT_ONCE).try_collect().await
+}
+
+/// Looks whether a pack can be read. Costs a look-up where its class says that it may be archived.
+pub(super) async fn pack_state(repository: &Repository, object: ObjectInfo) -> anyhow::Result<PackState> {
+    let thaw = if is_cold(&object) { state_of(repository, &object).await? } else { ThawState::Readable };
+    Ok(PackState { object, thaw })
 }
 
 /// Whether a pack can be read. A thawed copy that has expired is none.

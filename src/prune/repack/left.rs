@@ -3,7 +3,7 @@
 use crate::prune::plan::Pack;
 use crate::repository::packs::is_there;
 use crate::repository::{Damage, Repository};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::is_archived;
 
 /// Why a pack stays as it is.
 #[derive(Debug)]
@@ -22,8 +22,7 @@ pub(super) enum Left {
 ///
 /// `error`, where it is neither damage nor that the pack is archived.
 pub(super) async fn why_left(repository: &Repository, (class, id): Pack, error: anyhow::Error) -> anyhow::Result<Left> {
-    let kind = error.downcast_ref::<StoreError>().map(|error| error.kind);
-    if kind == Some(StoreErrorKind::Archived) {
+    if is_archived(&error) {
         return Ok(Left::Archived);
     }
     if error.downcast_ref::<Damage>().is_none() {
