@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod catalog;
 mod chain;
+pub mod history;
 pub mod index;
 pub mod layout;
 pub(crate) mod listing;

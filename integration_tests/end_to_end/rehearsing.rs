@@ -113,6 +113,23 @@ fn damage_is_found_by_a_rehearsal_and_noted() {
 }
 
 #[test]
+fn a_rehearsal_is_known_when_its_backup_is_gone() {
+    let tool = Tool::without_configuration();
+    tool.configure("[rehearsal]\nevery = \"90d\"\n\n[[subvolumes]]\npath = \"/srv/pipe\"\n");
+    tool.run(["init"]).assert_code(0);
+    Input::random(&tool, 100_000, 1).back_up(&tool).assert_code(0);
+    let status = || serde_json::from_slice::<Value>(&tool.run(["status", "--json"]).stdout).unwrap()[0].clone();
+    let id = tool.list()[0].id.clone();
+    rehearse(&tool, &[], 0);
+    let rehearsed_at = status()["last_rehearsal_at"].clone();
+    tool.run(["forget", &id]).assert_code(0);
+    tool.run(["prune", "--grace", "0s"]).assert_code(0);
+    let status = status();
+    assert_eq!((&status["backups"], &status["last_rehearsal_good"]), (&0.into(), &true.into()));
+    assert_eq!(status["last_rehearsal_at"], rehearsed_at);
+}
+
+#[test]
 fn archived_packs_are_left_alone_unless_a_thaw_is_asked_for() {
     let server = S3Server::start_in_thread();
     let tool = tool_on(&server, "[s3]\nstorage_class_data = \"DEEP_ARCHIVE\"\n");

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use btrfs_to_s3::backup::Expected;
 use btrfs_to_s3::forget::{forget, unforget};
-use btrfs_to_s3::id::ManifestId;
+use btrfs_to_s3::id::{ManifestId, NoteId};
 use btrfs_to_s3::monitor::Monitor;
-use btrfs_to_s3::records::note::{NoteKind, TagChange, TrialOutcome, TrialResult};
+use btrfs_to_s3::object::{ObjectKind, encode_record};
+use btrfs_to_s3::records::note::{NoteKind, NoteRecord, Subject, TagChange, TrialOutcome, TrialResult};
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::Catalog;
+use btrfs_to_s3::repository::history::{first_backup_at, rehearsals};
 use btrfs_to_s3::repository::layout;
 use btrfs_to_s3::repository::notes::{Notes, Said, put_note};
 use btrfs_to_s3::stats::stats;
 use bytes::Bytes;
 
+use crate::pruning::prune_now;
 use crate::samples::Sample;
-use crate::world::{Notes as Monitored, World};
+use crate::world::{Notes as Monitored, World, request};
 
 async fn tag(world: &World, id: ManifestId, add: &[&str], remove: &[&str]) {
     let strings = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
@@ -32,6 +36,10 @@ async fn tags(world: &World, id: ManifestId) -> Vec<String> {
 
 fn result(outcome: TrialOutcome, reason: &str) -> TrialResult {
     TrialResult { outcome, reason: reason.to_owned(), bytes: 0, seconds: 0, packs: None, method: None }
+}
+
+fn subject(host: &str) -> Subject {
+    Subject { host: host.to_owned(), subvolume: "data".to_owned() }
 }
 
 #[tokio::test]
@@ -77,13 +85,77 @@ async fn the_last_check_and_the_last_rehearsal_are_found() {
     let repository = world.open().await;
     let say = async |said| put_note(&repository, Some(made.id), "one", said).await.unwrap();
     say(Said::Check(result(TrialOutcome::Damaged, "a pack is gone"))).await;
-    say(Said::Rehearsal(result(TrialOutcome::Good, ""))).await;
+    say(Said::Rehearsal(result(TrialOutcome::Good, ""), subject("one"))).await;
     let found = notes(&world).await;
     assert_eq!(found.known_damage(made.id), Some("a pack is gone"));
     let last = found.last(made.id, NoteKind::Rehearsal).unwrap();
     assert_eq!(last.record.result.as_ref().unwrap().outcome, TrialOutcome::Good);
     say(Said::Check(result(TrialOutcome::Good, ""))).await;
     assert_eq!(notes(&world).await.known_damage(made.id), None);
+}
+
+/// A rehearsal's note as programs have written it that did not say of what the backup is.
+async fn put_early_rehearsal(world: &World, id: ManifestId) {
+    let note = NoteId::from_bytes([7; 16]);
+    let record = NoteRecord {
+        note,
+        manifest: Some(id),
+        at: world.clock.now(),
+        host: "one".to_owned(),
+        kind: NoteKind::Rehearsal,
+        tags: None,
+        result: Some(result(TrialOutcome::Good, "")),
+        subject: None,
+        tool: "an early one".to_owned(),
+    };
+    let body = encode_record(ObjectKind::Note, world.open().await.id(), &record);
+    world.put(&layout::note_key(Some(&id), &note), Bytes::from(body)).await;
+}
+
+#[tokio::test]
+async fn a_rehearsal_is_known_when_its_backup_has_been_pruned() {
+    let world = World::new().await;
+    let [made, other] = [world.back_up(&Sample::random(1, 1000)).await, world.back_up(&Sample::random(2, 1000)).await];
+    let repository = world.open().await;
+    let said = Said::Rehearsal(result(TrialOutcome::Good, ""), subject("one"));
+    let note = put_note(&repository, Some(made.id), "two", said).await.unwrap();
+    put_early_rehearsal(&world, other.id).await;
+    let found = async |host: &str| {
+        let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
+        let notes = notes(&world).await;
+        rehearsals(&notes, &catalog, host, "data").iter().map(|note| note.record.note).collect::<Vec<_>>()
+    };
+    let early = NoteId::from_bytes([7; 16]);
+    assert_eq!(found("one").await, [note, early]);
+    for id in [made.id, other.id] {
+        forget(&repository, id, "one", "").await.unwrap();
+    }
+    assert_eq!(found("one").await, [note, early]);
+    prune_now(&world).await;
+    assert_eq!(world.keys("manifests/").await, []);
+    // What an earlier program has noted goes with its backup.
+    assert_eq!((found("one").await, found("two").await), (vec![note], vec![]));
+}
+
+#[tokio::test]
+async fn since_when_there_are_backups_is_known_when_the_first_have_been_pruned() {
+    let world = World::new().await;
+    let first = world.back_up(&Sample::random(1, 1000)).await;
+    let of_other = world.back_up_from("two", &Sample::random(2, 1000)).await;
+    let repository = world.open().await;
+    let since = async |host: &str| {
+        let catalog = Catalog::load(&repository, &RecordCache::none()).await.unwrap();
+        first_backup_at(&repository, &catalog, host, "data", &world.host("one").cache).await.unwrap()
+    };
+    assert_eq!(since("one").await, Some(request(Expected::Anything).created_at));
+    for id in [of_other.id, first.id] {
+        forget(&repository, id, "one", "").await.unwrap();
+    }
+    let forgotten_at = Catalog::load(&repository, &RecordCache::none()).await.unwrap().forgotten.into_iter();
+    let forgotten_at = forgotten_at.filter(|gone| gone.backup.id() == first.id).map(|gone| gone.forgotten_at).next();
+    prune_now(&world).await;
+    assert_eq!(since("one").await, forgotten_at);
+    assert_eq!(since("three").await, None);
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub(crate) async fn prune_on(
     prune(&repository, &host, options, &(Arc::new(Notes::default()) as Arc<dyn Monitor>)).await
 }
 
-async fn prune_now(world: &World) -> PruneReport {
+pub(crate) async fn prune_now(world: &World) -> PruneReport {
     prune_through(world, world.store(), &options(SignedDuration::ZERO)).await.unwrap()
 }
 

@@ -61,7 +61,7 @@ impl Structure {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let ids = sessions.ended.iter().copied().chain(sessions.open_ids());
-        let read = |id| async move { (id, read_start(repository, id).await) };
+        let read = |id| async move { (id, read_start(repository, id, &RecordCache::none()).await) };
         let mut reads = stream::iter(ids).map(read).buffer_unordered(READS_AT_ONCE);
         while let Some((id, read)) = reads.next().await {
             match read {

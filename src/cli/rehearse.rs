@@ -14,7 +14,7 @@ use crate::cli::thaw::ThawArguments;
 use crate::job::{ArchivedPacks, Rehearsal, Rehearsed, rehearse};
 use crate::monitor::Monitor;
 use crate::records::manifest::BackupKind;
-use crate::records::note::{RehearsalMethod, TrialOutcome, TrialResult};
+use crate::records::note::{RehearsalMethod, Subject, TrialOutcome, TrialResult};
 use crate::repository::catalog::{
     Catalog, Published, check_not_forgotten, find_manifest, read_chain, read_manifest, read_streamed,
 };
@@ -260,8 +260,9 @@ async fn note(
     };
     let (reason, method) = (report.reason.clone(), Some(method));
     let result = TrialResult { outcome, reason, bytes: report.bytes, seconds: report.seconds, packs: None, method };
+    let subject = Subject { host: backup.manifest.host.clone(), subvolume: backup.manifest.subvolume.clone() };
     let host = context.host(repository).name;
-    match put_note(repository, Some(backup.id()), &host, Said::Rehearsal(result)).await {
+    match put_note(repository, Some(backup.id()), &host, Said::Rehearsal(result, subject)).await {
         Ok(_) => true,
         Err(error) => {
             context.progress.warn(&format!("how it went cannot be noted in the repository: {error:#}"));

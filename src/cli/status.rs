@@ -10,8 +10,9 @@ use crate::cli::output;
 use crate::job::past_backups;
 use crate::monitor::Monitor;
 use crate::records::manifest::BackupKind;
-use crate::records::note::{NoteKind, RehearsalMethod, TrialOutcome};
+use crate::records::note::{RehearsalMethod, TrialOutcome};
 use crate::repository::catalog::{Catalog, Published};
+use crate::repository::history::{first_backup_at, rehearsals};
 use crate::repository::notes::{Note, Notes};
 use crate::schedule::{age, decide};
 use crate::size::ByteSize;
@@ -63,8 +64,19 @@ pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -
     let names = context.config.require_subvolumes();
     let names: Vec<&str> = names.unwrap_or_default().iter().map(|subvolume| subvolume.name.as_str()).collect();
     let now = context.clock.now();
-    let of = |name: &&str| status_of(context, &catalog, &notes, &host.name, name, now);
-    let all: Vec<SubvolumeStatus> = names.iter().map(of).collect();
+    let mut all = Vec::new();
+    for name in &names {
+        let rehearsals = rehearsals(&notes, &catalog, &host.name, name);
+        let mut one = status_of(context, &catalog, &notes, &host.name, name, &rehearsals, now);
+        if let Some(every) = context.config.rehearse_every {
+            let proved_at = match last_good(&rehearsals) {
+                None => first_backup_at(&repository, &catalog, &host.name, name, &host.cache).await?,
+                good => good,
+            };
+            one.rehearsal_overdue = is_rehearsal_overdue(every, proved_at, now);
+        }
+        all.push(one);
+    }
     for backup in catalog.published.iter().filter(|backup| is_own(backup, &host.name, &names)) {
         if let Some(reason) = notes.known_damage(backup.id()) {
             let (id, name) = (backup.id(), &backup.manifest.subvolume);
@@ -92,6 +104,7 @@ fn status_of(
     notes: &Notes,
     host: &str,
     name: &str,
+    rehearsals: &[&Note],
     now: Timestamp,
 ) -> SubvolumeStatus {
     let own = |backup: &&Published| backup.manifest.host == host && backup.manifest.subvolume == name;
@@ -104,9 +117,7 @@ fn status_of(
     let decision = context
         .schedule()
         .map(|schedule| decide(&schedule.policy, &schedule.zone, &past_backups(catalog, host, name), now));
-    let rehearsals = own.iter().flat_map(|backup| notes.of(backup.id()));
-    let rehearsals: Vec<&Note> = rehearsals.filter(|note| note.record.kind == NoteKind::Rehearsal).collect();
-    let rehearsal = rehearsals.iter().max_by_key(|note| note.stored_at);
+    let rehearsal = rehearsals.last();
     let result = rehearsal.and_then(|note| note.record.result.as_ref());
     SubvolumeStatus {
         name: name.to_owned(),
@@ -124,7 +135,7 @@ fn status_of(
         last_rehearsal_at: rehearsal.map(|note| note.stored_at),
         last_rehearsal_good: result.map(|result| result.outcome == TrialOutcome::Good),
         last_rehearsal_method: result.and_then(|result| result.method).map(RehearsalMethod::as_str),
-        rehearsal_overdue: is_rehearsal_overdue(context.config.rehearse_every, proved_at(&own, &rehearsals), now),
+        rehearsal_overdue: false,
     }
 }
 
@@ -132,17 +143,17 @@ fn is_own(backup: &Published, host: &str, names: &[&str]) -> bool {
     backup.manifest.host == host && names.contains(&backup.manifest.subvolume.as_str())
 }
 
-/// When the last rehearsal was that went well; without one, when the first backup was taken.
-fn proved_at(own: &[&Published], rehearsals: &[&Note]) -> Option<Timestamp> {
+/// When the last rehearsal was that went well.
+fn last_good(rehearsals: &[&Note]) -> Option<Timestamp> {
     let is_good = |note: &&&Note| note.record.result.as_ref().is_some_and(|one| one.outcome == TrialOutcome::Good);
-    let last = rehearsals.iter().filter(is_good).map(|note| note.stored_at).max();
-    last.or_else(|| own.iter().map(|backup| backup.manifest.created_at).min())
+    rehearsals.iter().rfind(is_good).map(|note| note.stored_at)
 }
 
-/// Whether the next rehearsal should have been by now.
-fn is_rehearsal_overdue(every: Option<Duration>, proved_at: Option<Timestamp>, now: Timestamp) -> bool {
+/// Whether the next rehearsal should have been by now: when the last one that went well, or without one the first backup, is
+/// longer ago than it may be.
+fn is_rehearsal_overdue(every: Duration, proved_at: Option<Timestamp>, now: Timestamp) -> bool {
     let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-    every.zip(proved_at).is_some_and(|(every, at)| since(at) > every)
+    proved_at.is_some_and(|at| since(at) > every)
 }
 
 fn text_of(one: &SubvolumeStatus, now: Timestamp) -> String {
@@ -214,10 +225,10 @@ mod tests {
     fn a_rehearsal_is_overdue_when_more_time_has_passed_than_it_may() {
         let (at, now): (Timestamp, Timestamp) =
             ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-02T00:00:00Z".parse().unwrap());
-        let overdue = |hours, at| is_rehearsal_overdue(Some(Duration::from_hours(hours)), at, now);
+        let overdue = |hours, at| is_rehearsal_overdue(Duration::from_hours(hours), at, now);
         assert!(overdue(23, Some(at)) && !overdue(24, Some(at)));
         // From the future, by a clock that was wrong; and where there is no backup, `status` says so anyway.
-        assert!(!is_rehearsal_overdue(Some(Duration::from_hours(1)), Some(now), at));
-        assert!(!overdue(1, None) && !is_rehearsal_overdue(None, Some(at), now));
+        assert!(!is_rehearsal_overdue(Duration::from_hours(1), Some(now), at));
+        assert!(!overdue(1, None));
     }
 }

@@ -24,8 +24,20 @@ pub struct NoteRecord {
     /// Of a check or a rehearsal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<TrialResult>,
+    /// Of a rehearsal: what the backup is one of, so that this is known when its manifest is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
     /// The program that wrote it.
     pub tool: String,
+}
+
+/// What a backup is one of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The host that was backed up.
+    pub host: String,
+    /// The name of its subvolume.
+    pub subvolume: String,
 }
 
 /// What a note says.

@@ -64,6 +64,8 @@ pub struct Catalog {
     pub published: Vec<Published>,
     /// Backups that were forgotten, oldest first. Those that count may have been made against them.
     pub forgotten: Vec<Forgotten>,
+    /// Backups that were forgotten and are gone, and when they were forgotten, by the store's clock: the first one first.
+    pub pruned: Vec<(ManifestId, Timestamp)>,
     /// What is wrong with the others.
     pub damaged: Vec<anyhow::Error>,
     /// Manifests whose session has no end: never completed, or under way.
@@ -101,8 +103,11 @@ impl Catalog {
             manifests: stored_at.keys().copied().collect(),
             forgotten: forgotten.iter().filter_map(marker).collect(),
         };
+        let is_gone = |(id, _): &(&ManifestId, &Timestamp)| !listed.manifests.contains(*id);
+        let mut pruned: Vec<_> = listed.forgotten.iter().filter(is_gone).map(|(id, at)| (*id, *at)).collect();
+        pruned.sort_unstable_by_key(|(id, at)| (*at, *id));
         let unfinished = listed.manifests.iter().copied().filter(|id| open.contains(&SessionId::from(*id))).collect();
-        let mut catalog = Self { unfinished, stored_at, ..Self::default() };
+        let mut catalog = Self { pruned, unfinished, stored_at, ..Self::default() };
         catalog.read_all(repository, sessions.ended, &listed, cache).await?;
         let age = |backup: &Published| (backup.manifest.created_at, backup.id());
         catalog.published.sort_by_key(age);
@@ -210,7 +215,7 @@ impl Catalog {
         lost
     }
 
-    fn all(&self) -> impl Iterator<Item = &Published> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Published> {
         self.published.iter().chain(self.forgotten.iter().map(|forgotten| &forgotten.backup))
     }
 

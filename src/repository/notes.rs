@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::id::{ManifestId, NoteId};
 use crate::object::{FormatError, ObjectKind, encode_record};
 use crate::records::TOOL;
-use crate::records::note::{NoteKind, NoteRecord, TagChange, TrialOutcome, TrialResult};
+use crate::records::note::{NoteKind, NoteRecord, Subject, TagChange, TrialOutcome, TrialResult};
 use crate::repository::cache::RecordCache;
 use crate::repository::session::READS_AT_ONCE;
 use crate::repository::{Damage, Repository, StoredAs, layout};
@@ -101,6 +101,11 @@ impl Notes {
         self.of(manifest).iter().rfind(|note| note.record.kind == kind)
     }
 
+    /// All notes that were said of backups, those of one backup together.
+    pub(crate) fn of_all_backups(&self) -> impl Iterator<Item = &Note> {
+        self.of_backups.values().flatten()
+    }
+
     /// The backups of which the last check has found something damaged.
     pub fn known_to_be_damaged(&self) -> impl Iterator<Item = ManifestId> {
         let mut ids: Vec<ManifestId> = self.of_backups.keys().copied().collect();
@@ -138,8 +143,8 @@ pub enum Said {
     Tags(TagChange),
     /// What came of a check.
     Check(TrialResult),
-    /// What came of a rehearsal.
-    Rehearsal(TrialResult),
+    /// What came of a rehearsal, and of what.
+    Rehearsal(TrialResult, Subject),
 }
 
 /// Stores a note about a backup, or about the repository as a whole. One put, whole or not at all.
@@ -154,16 +159,16 @@ pub async fn put_note(
     said: Said,
 ) -> anyhow::Result<NoteId> {
     repository.config().check_writable()?;
-    let (kind, tags, result) = match said {
-        Said::Tags(change) => (NoteKind::Tags, Some(change), None),
-        Said::Check(result) => (NoteKind::Check, None, Some(result)),
-        Said::Rehearsal(result) => (NoteKind::Rehearsal, None, Some(result)),
+    let (kind, tags, result, subject) = match said {
+        Said::Tags(change) => (NoteKind::Tags, Some(change), None, None),
+        Said::Check(result) => (NoteKind::Check, None, Some(result), None),
+        Said::Rehearsal(result, subject) => (NoteKind::Rehearsal, None, Some(result), Some(subject)),
     };
     tags.iter().flat_map(|change| change.add.iter().chain(&change.remove)).try_for_each(|tag| check_tag(tag))?;
     let note = NoteId::drawn_from(repository.randomness().as_ref());
     let at = repository.clock().now();
     let (host, tool) = (host.to_owned(), TOOL.to_owned());
-    let record = NoteRecord { note, manifest: about, at, host, kind, tags, result, tool };
+    let record = NoteRecord { note, manifest: about, at, host, kind, tags, result, subject, tool };
     let body = Bytes::from(encode_record(ObjectKind::Note, repository.id(), &record));
     // The key is new: what exists is the answer to an earlier try.
     repository.store().put(&layout::note_key(about.as_ref(), &note), body, Tier::Metadata).await?;

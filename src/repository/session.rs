@@ -293,18 +293,22 @@ pub async fn read_outcome(
     Ok(SessionEnd { outcome, manifest_digest: end.manifest_digest, bytes: stored.bytes })
 }
 
-/// Reads the start of a session past any cache.
+/// Reads the start of a session.
 ///
 /// # Errors
 ///
 /// [`Damage`] if it is missing or not as it should be, or the store's error.
-pub async fn read_start(repository: &Repository, session: SessionId) -> anyhow::Result<SessionStart> {
+pub async fn read_start(
+    repository: &Repository,
+    session: SessionId,
+    cache: &RecordCache,
+) -> anyhow::Result<SessionStart> {
     let key = layout::session_start_key(&session);
     let check = |start: &SessionRecord, _: &StoredAs| match start.start {
         Some(_) if start.event == SessionEvent::Start => check_session(start, session),
         _ => Err(FormatError::invalid("it is not the start of a session")),
     };
-    let (record, _) = repository.read_record(ObjectKind::Session, &key, &RecordCache::none(), check).await?;
+    let (record, _) = repository.read_record(ObjectKind::Session, &key, cache, check).await?;
     record.start.context("a start has been checked to have one")
 }
 
