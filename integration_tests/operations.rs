@@ -27,6 +27,8 @@ mod frozen;
 mod garbled;
 #[path = "operations/interruption.rs"]
 mod interruption;
+#[path = "operations/known_damage.rs"]
+mod known_damage;
 #[path = "operations/local_state.rs"]
 mod local_state;
 #[path = "operations/lost_files.rs"]

@@ -131,6 +131,7 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
         bad = found;
         // Who has read a pack knows it better.
         suspects.retain(|pack| !read.contains(pack));
+        report.mended_packs = mended(&notes, &read, &report.bad_packs);
         let all_were_read = report.counts.packs_archived == 0;
         report.is_complete = *subset == Subset::All && all_were_read;
         if all_were_read && !matches!(subset, Subset::Part { .. }) {
@@ -141,6 +142,8 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
     suspects.retain(|pack| !named.read.contains(pack));
     bad.extend(named.bad);
     bad.extend(chunks_of(repository, &suspects).await?);
+    report.replaced_packs = suspects.into_iter().collect();
+    report.replaced_packs.sort_unstable();
     let catalog = Catalog::load(repository, &RecordCache::none()).await?;
     manifests_can_be_read(&catalog, &mut report);
     let reader = ChunkReader::new(repository, &index);
@@ -148,6 +151,15 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
     every_chunk_is_there(&catalog, walk, options.files_at_most, &mut report).await?;
     report.drop_repetitions();
     Ok(report)
+}
+
+/// Packs that were bad by the notes, and that were read and are not.
+fn mended(notes: &Notes, read: &HashSet<(PackClass, PackId)>, bad_packs: &[(PackClass, PackId)]) -> Vec<PackId> {
+    let known = notes.bad_packs();
+    let is_mended = |pack: &&(PackClass, PackId)| known.contains(&pack.1) && bad_packs.binary_search(pack).is_err();
+    let mut mended: Vec<PackId> = read.iter().filter(is_mended).map(|(_, pack)| *pack).collect();
+    mended.sort_unstable();
+    mended
 }
 
 /// The manifests of all backups that count, and of those they were made on, can be read.

@@ -234,6 +234,23 @@ fn repairs_mend_what_a_check_names() {
 }
 
 #[test]
+fn a_backup_stores_again_what_a_check_has_found_damaged() {
+    let tool = workspace("");
+    let old = archive(&tool, "pipe", 1);
+    flip_the_middle(&largest(&tool, "data"));
+    tool.run(["check", "--read-data"]).assert_code(5);
+    let new = archive(&tool, "pipe", 1);
+    for id in [&new, &old] {
+        assert_eq!(tool.restore_stream(id), random_bytes(50_000, 1));
+    }
+    let checked = tool.run(["check", "--read-data"]);
+    checked.assert_code(3);
+    assert!(!checked.text().contains("does not restore"), "{}", checked.text());
+    tool.run(["repair", "packs"]).assert_code(0);
+    tool.run(["check", "--read-data"]).assert_code(0);
+}
+
+#[test]
 #[ignore = "needs root and Btrfs"]
 fn what_a_check_has_found_damaged_is_not_built_on() {
     let source = TestBtrfs::new(512, "");
@@ -251,5 +268,15 @@ fn what_a_check_has_found_damaged_is_not_built_on() {
     assert_eq!(status.stderr.matches("does not restore by the last check").count(), 1, "{}", status.stderr);
     // Although nothing has changed since.
     tool.run(["backup"]).assert_code(3);
-    assert_eq!(tool.list().pop().unwrap().kind, "full");
+    let new = tool.list().pop().unwrap();
+    assert_eq!(new.kind, "full");
+    let checked = tool.run(["check", "--read-data"]);
+    checked.assert_code(3);
+    assert!(!checked.text().contains("does not restore"), "{}", checked.text());
+    let restored = source.path().join("restored");
+    tool.restore(&new.id, &restored);
+    assert_eq!(std::fs::read(restored.join("file")).unwrap(), random_bytes(200_000, 1));
+    // The next one is made on it.
+    std::fs::write(data(&source).join("newer"), "x").unwrap();
+    assert_eq!(tool.back_up([]).kind, "incremental");
 }

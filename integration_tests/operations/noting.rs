@@ -106,6 +106,7 @@ async fn put_early_rehearsal(world: &World, id: ManifestId) {
         tags: None,
         result: Some(result(TrialOutcome::Good, "")),
         subject: None,
+        verdicts: None,
         tool: "an early one".to_owned(),
     };
     let body = encode_record(ObjectKind::Note, world.open().await.id(), &record);

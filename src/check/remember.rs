@@ -3,11 +3,15 @@
 use anyhow::Context;
 
 use crate::check::report::Report;
-use crate::records::note::{TrialOutcome, TrialResult};
+use crate::id::PackId;
+use crate::records::note::{PackVerdicts, TrialOutcome, TrialResult};
 use crate::repository::Repository;
 use crate::repository::notes::{Notes, Said, put_note};
 
-/// Stores notes about the packs that were read, about backups that were found damaged, and about those that had been and are
+/// A note names so many packs at most, so that it stays far below the length of a record.
+const PACKS_IN_NOTE: usize = 100_000;
+
+/// Stores notes about the packs that were read, about those that are damaged, about backups that were found damaged, and about those that had been and are
 /// whole again.
 ///
 /// # Errors
@@ -29,6 +33,11 @@ pub async fn remember(repository: &Repository, host: &str, report: &Report, seco
         packs: None,
         method: None,
     };
+    // Before anything is said of backups: what makes the next one send everything tells also what it cannot build on.
+    for verdicts in new_verdicts(&notes, report) {
+        let said = Said::Packs(result(outcome, ""), verdicts);
+        put_note(repository, None, host, said).await.context("noting which packs are damaged")?;
+    }
     for affected in report.affected.iter().filter(|affected| affected.is_own) {
         if notes.known_damage(affected.id).is_none() {
             let said = Said::Check(result(TrialOutcome::Damaged, &affected.reason));
@@ -44,4 +53,14 @@ pub async fn remember(repository: &Repository, host: &str, report: &Report, seco
         }
     }
     Ok(())
+}
+
+/// What the check says of packs that is not known yet, as much in each as a note holds.
+fn new_verdicts(notes: &Notes, report: &Report) -> Vec<PackVerdicts> {
+    let known = notes.bad_packs();
+    let found = report.bad_packs.iter().chain(&report.replaced_packs).map(|(_, pack)| *pack);
+    let found: Vec<PackId> = found.filter(|pack| !known.contains(pack)).collect();
+    let bad = |packs: &[PackId]| PackVerdicts { bad: packs.to_vec(), right: Vec::new() };
+    let right = |packs: &[PackId]| PackVerdicts { bad: Vec::new(), right: packs.to_vec() };
+    found.chunks(PACKS_IN_NOTE).map(bad).chain(report.mended_packs.chunks(PACKS_IN_NOTE).map(right)).collect()
 }

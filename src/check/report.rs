@@ -99,6 +99,10 @@ pub struct Report {
     pub is_complete: bool,
     /// Packs that were read and are not as they should be.
     pub bad_packs: Vec<(PackClass, PackId)>,
+    /// Packs that are not those that were stored, by the server's checksums, and were not read.
+    pub replaced_packs: Vec<(PackClass, PackId)>,
+    /// Packs that an earlier check has found bad, and that were read and are as they should be.
+    pub mended_packs: Vec<PackId>,
 }
 
 impl Report {

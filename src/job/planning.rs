@@ -170,8 +170,7 @@ impl Job {
             tokio::try_join!(read_known_chain(repository, manifest, cache), Notes::load(repository, cache))?;
         for backup in &chain {
             if let Some(reason) = notes.known_damage(backup.id()) {
-                let advice = "'repair packs' has what is damaged stored again by the next full backup";
-                let reason = format!("the last check has found it damaged: {reason}; {advice}");
+                let reason = format!("the last check has found it damaged: {reason}");
                 return Err(Damage { object: format!("backup {}", backup.id()), reason }.into());
             }
         }

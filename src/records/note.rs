@@ -27,8 +27,20 @@ pub struct NoteRecord {
     /// Of a rehearsal: what the backup is one of, so that this is known when its manifest is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
+    /// Of a check of packs: which of them backups are not to build on, and which they may again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdicts: Option<PackVerdicts>,
     /// The program that wrote it.
     pub tool: String,
+}
+
+/// Packs that a check has judged otherwise than those before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackVerdicts {
+    /// Not as they should be.
+    pub bad: Vec<PackId>,
+    /// As they should be again, as somebody has put them back.
+    pub right: Vec<PackId>,
 }
 
 /// What a backup is one of.

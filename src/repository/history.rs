@@ -60,7 +60,7 @@ pub async fn first_backup_at(
             }
             Ok(_) => {}
             Err(error) if error.downcast_ref::<Damage>().is_some() => {
-                tracing::debug!(error = %format!("{error:#}"), "passed over")
+                tracing::debug!(error = %format!("{error:#}"), "passed over");
             }
             Err(error) => return Err(error),
         }

@@ -19,6 +19,7 @@ use crate::monitor::Monitor;
 use crate::pack::format::{PackClass, PackFooter};
 use crate::repository::cache::RecordCache;
 use crate::repository::listing::{Listing, Purpose};
+use crate::repository::notes::Notes;
 use crate::repository::plans::{self, Named};
 use crate::repository::session::list_sessions;
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
@@ -41,6 +42,8 @@ pub struct ChunkIndex {
     /// A look-up has met a damaged place.
     damaged: bool,
     missing: HashSet<PackId>,
+    /// Packs that checks have found bad, if the index was opened to build on it.
+    bad: HashSet<PackId>,
     open_since: Option<Timestamp>,
     named: Arc<Named>,
     /// What prunes had announced when the index was opened to build on it.
@@ -57,8 +60,8 @@ impl ChunkIndex {
     /// Plans of prunes are listed first: a session that is not seen by one that is under way sees that one. Then come
     /// sessions: what is stored by one that has ended by then is in every later listing. Segments are listed before packs:
     /// a session may go on storing after somebody else has ended it, but never puts a segment before its packs. Packs that
-    /// are not listed, or not with the size the index knows, do not count, nor do those that unfinished plans name. Damage
-    /// of the local index is mended on the way.
+    /// are not listed, or not with the size the index knows, do not count, nor do those that unfinished plans name, nor those
+    /// that a check has found bad: what a run needs of them is stored again. Damage of the local index is mended on the way.
     ///
     /// # Errors
     ///
@@ -114,10 +117,15 @@ impl ChunkIndex {
         for problem in problems {
             tracing::info!(%problem, "a file of the local index is made again");
         }
+        let bad = match purpose {
+            Purpose::Building => Notes::load_of_repository(repository, cache).await?.bad_packs(),
+            Purpose::Reading => HashSet::new(),
+        };
         let mut index = Self {
             local,
             damaged: false,
             missing: HashSet::new(),
+            bad,
             open_since: None,
             named: Arc::default(),
             announced: BTreeSet::new(),
@@ -242,10 +250,14 @@ impl ChunkIndex {
         cache: &RecordCache,
         monitor: &dyn Monitor,
     ) -> anyhow::Result<()> {
-        let mut missing = BTreeSet::new();
+        let (mut missing, mut damaged) = (BTreeSet::new(), HashSet::new());
         self.local.set_usable(|_, pack| {
             let is_there =
                 listing.packs.get(&(pack.class, pack.id)).is_some_and(|it| it.size_bytes == pack.stored_bytes);
+            if is_there && self.bad.contains(&pack.id) {
+                damaged.insert(pack.id);
+                return false;
+            }
             if !is_there {
                 missing.insert((pack.class, pack.id));
             }
@@ -264,6 +276,13 @@ impl ChunkIndex {
                 "{} of the packs that the index names are missing or have another size, {url}/{first} among them: \
                  backups that need them are damaged, and a backup stores again what it needs of them",
                 missing.len()
+            ));
+        }
+        if !damaged.is_empty() {
+            monitor.warn(&format!(
+                "{} of the packs are damaged, as a check has found: what is needed of them is stored again; `repair packs` \
+                 keeps what is right of them",
+                damaged.len()
             ));
         }
         Ok(())

@@ -96,6 +96,12 @@ pub fn note_key(about: Option<&ManifestId>, id: &NoteId) -> Key {
     }
 }
 
+/// Prefix of the notes about the repository as a whole.
+#[must_use]
+pub fn notes_of_repository() -> String {
+    format!("{NOTES}{WHOLE}/")
+}
+
 /// What a note is about (none: the repository as a whole), and its id.
 #[must_use]
 pub fn parse_note_key(key: &Key) -> Option<(Option<ManifestId>, NoteId)> {

@@ -21,7 +21,7 @@ use crate::store::{Key, ObjectInfo, StorageClassName, list_all};
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Chunks that a backup can be built on: packs that a prune may be about to delete do not count.
+    /// Chunks that a backup can be built on: packs that a prune may be about to delete do not count, nor do bad ones.
     Building,
     /// Chunks that can be read now.
     Reading,

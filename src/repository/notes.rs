@@ -1,16 +1,16 @@
 //! Notes: what is said of backups, and of the repository, after they were published.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::ensure;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use crate::id::{ManifestId, NoteId};
+use crate::id::{ManifestId, NoteId, PackId};
 use crate::object::{FormatError, ObjectKind, encode_record};
 use crate::records::TOOL;
-use crate::records::note::{NoteKind, NoteRecord, Subject, TagChange, TrialOutcome, TrialResult};
+use crate::records::note::{NoteKind, NoteRecord, PackVerdicts, Subject, TagChange, TrialOutcome, TrialResult};
 use crate::repository::cache::RecordCache;
 use crate::repository::session::READS_AT_ONCE;
 use crate::repository::{Damage, Repository, StoredAs, layout};
@@ -44,7 +44,20 @@ impl Notes {
     ///
     /// If the store fails. A damaged note is no error here: it stands in `damaged`.
     pub async fn load(repository: &Repository, cache: &RecordCache) -> anyhow::Result<Self> {
-        let listed = list_all(repository.store().as_ref(), layout::NOTES).await?;
+        Self::load_below(repository, layout::NOTES, cache).await
+    }
+
+    /// Reads those about the repository as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load).
+    pub(crate) async fn load_of_repository(repository: &Repository, cache: &RecordCache) -> anyhow::Result<Self> {
+        Self::load_below(repository, &layout::notes_of_repository(), cache).await
+    }
+
+    async fn load_below(repository: &Repository, prefix: &str, cache: &RecordCache) -> anyhow::Result<Self> {
+        let listed = list_all(repository.store().as_ref(), prefix).await?;
         let named = |object: ObjectInfo| layout::parse_note_key(&object.key).map(|(about, id)| (about, id, object));
         let wanted: Vec<_> = listed.into_iter().filter_map(named).collect();
         let mut read = stream::iter(wanted)
@@ -113,6 +126,19 @@ impl Notes {
         ids.into_iter().filter(|id| self.known_damage(*id).is_some())
     }
 
+    /// Packs that are not as they should be, by the last check that has judged each. They need not be there any more.
+    #[must_use]
+    pub fn bad_packs(&self) -> HashSet<PackId> {
+        let mut bad = HashSet::new();
+        for verdicts in self.of_repository.iter().filter_map(|note| note.record.verdicts.as_ref()) {
+            bad.extend(&verdicts.bad);
+            for pack in &verdicts.right {
+                bad.remove(pack);
+            }
+        }
+        bad
+    }
+
     /// What the last check has found to be damaged of a backup.
     #[must_use]
     pub fn known_damage(&self, manifest: ManifestId) -> Option<&str> {
@@ -143,6 +169,8 @@ pub enum Said {
     Tags(TagChange),
     /// What came of a check.
     Check(TrialResult),
+    /// What came of a check, and which packs it has judged otherwise than those before it.
+    Packs(TrialResult, PackVerdicts),
     /// What came of a rehearsal, and of what.
     Rehearsal(TrialResult, Subject),
 }
@@ -159,16 +187,17 @@ pub async fn put_note(
     said: Said,
 ) -> anyhow::Result<NoteId> {
     repository.config().check_writable()?;
-    let (kind, tags, result, subject) = match said {
-        Said::Tags(change) => (NoteKind::Tags, Some(change), None, None),
-        Said::Check(result) => (NoteKind::Check, None, Some(result), None),
-        Said::Rehearsal(result, subject) => (NoteKind::Rehearsal, None, Some(result), Some(subject)),
+    let (kind, tags, result, subject, verdicts) = match said {
+        Said::Tags(change) => (NoteKind::Tags, Some(change), None, None, None),
+        Said::Check(result) => (NoteKind::Check, None, Some(result), None, None),
+        Said::Packs(result, verdicts) => (NoteKind::Check, None, Some(result), None, Some(verdicts)),
+        Said::Rehearsal(result, subject) => (NoteKind::Rehearsal, None, Some(result), Some(subject), None),
     };
     tags.iter().flat_map(|change| change.add.iter().chain(&change.remove)).try_for_each(|tag| check_tag(tag))?;
     let note = NoteId::drawn_from(repository.randomness().as_ref());
     let at = repository.clock().now();
     let (host, tool) = (host.to_owned(), TOOL.to_owned());
-    let record = NoteRecord { note, manifest: about, at, host, kind, tags, result, subject, tool };
+    let record = NoteRecord { note, manifest: about, at, host, kind, tags, result, subject, verdicts, tool };
     let body = Bytes::from(encode_record(ObjectKind::Note, repository.id(), &record));
     // The key is new: what exists is the answer to an earlier try.
     repository.store().put(&layout::note_key(about.as_ref(), &note), body, Tier::Metadata).await?;
