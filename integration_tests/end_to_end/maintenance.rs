@@ -216,13 +216,15 @@ fn repairs_mend_what_a_check_names() {
     let planned = tool.run(["repair", "packs", &key, "--dry-run"]);
     let mended = tool.run(["repair", "packs", &key]);
     for told in [&planned, &mended] {
-        told.assert_code(0);
+        told.assert_code(3);
         assert!(told.text().contains(&format!("does not restore: backup {made}")), "{}", told.text());
         assert!(told.text().contains(" bytes of its file data"), "{}", told.text());
     }
+    assert!(mended.stderr.contains("1 chunk cannot be read any more"), "{}", mended.stderr);
     assert!(!pack.exists());
     tool.run(["check", "--no-notes"]).assert_code(5);
     let affected = tool.run(["repair", "manifests"]);
+    affected.assert_code(3);
     assert!(affected.text().contains(&made), "{}", affected.text());
     assert!(affected.text().contains(" bytes of its file data"), "{}", affected.text());
     // The same bytes once more heal the backup.
@@ -246,8 +248,29 @@ fn a_backup_stores_again_what_a_check_has_found_damaged() {
     let checked = tool.run(["check", "--read-data"]);
     checked.assert_code(3);
     assert!(!checked.text().contains("does not restore"), "{}", checked.text());
-    tool.run(["repair", "packs"]).assert_code(0);
+    tool.run(["repair", "packs"]).assert_code(3);
     tool.run(["check", "--read-data"]).assert_code(0);
+}
+
+#[test]
+fn a_look_at_manifests_says_which_packs_are_lost_or_damaged_before_them() {
+    let tool = workspace("");
+    let made = archive(&tool, "pipe", 1);
+    let pack = largest(&tool, "data");
+    flip_the_middle(&pack);
+    // What no check has found, a look at the structure cannot know.
+    tool.run(["repair", "manifests"]).assert_code(0);
+    tool.run(["check", "--read-data"]).assert_code(5);
+    let told = tool.run(["repair", "manifests"]);
+    told.assert_code(3);
+    assert!(told.stderr.contains("1 pack damaged, as a check has found: run `repair packs` first"), "{}", told.stderr);
+    assert!(told.text().contains(&made) && !told.text().contains("all backups"), "{}", told.text());
+    std::fs::remove_file(pack).unwrap();
+    let told = tool.run(["repair", "manifests"]);
+    told.assert_code(3);
+    assert!(told.stderr.contains("1 pack missing or of another length: run `repair packs` first"), "{}", told.stderr);
+    assert!(told.text().contains(&format!("does not restore: backup {made}")), "{}", told.text());
+    assert_eq!(listed(&tool).len(), 1);
 }
 
 #[test]

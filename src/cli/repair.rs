@@ -1,5 +1,6 @@
 //! `repair`
 
+mod known;
 mod telling;
 
 use clap::Subcommand;
@@ -13,6 +14,7 @@ use crate::cli::output;
 use crate::forget::forget;
 use crate::id::PackId;
 use crate::lock::HostLock;
+use crate::monitor::Monitor;
 use crate::pack::format::PackClass;
 use crate::repair::{PackRepair, repair_index, repair_packs};
 use crate::repository::{Repository, layout};
@@ -74,7 +76,7 @@ async fn index(context: &Context, repository: &Repository, dry_run: bool) -> any
     for ((class, pack), reason) in &repair.unreadable {
         let text =
             format!("{} is in no segment, and its footer cannot be read: {reason}", layout::pack_key(*class, pack));
-        crate::monitor::Monitor::problem(context.progress.as_ref(), &text);
+        context.progress.problem(&text);
     }
     for (class, pack) in &repair.lost {
         output::line(&format!("lost: {}", layout::pack_key(*class, pack)))?;
@@ -158,6 +160,13 @@ async fn mend_packs(
         return output::line("no pack is damaged");
     }
     report.affected.iter().try_for_each(|affected| telling::tell("does not restore", affected))?;
+    let lost: usize = repairs.iter().map(|repair| repair.lost).sum();
+    if lost > 0 {
+        let chunks = output::counted(lost as u64, "chunk");
+        context.progress.problem(&format!(
+            "{chunks} cannot be read any more: a full backup stores again what is still there of them"
+        ));
+    }
     if dry_run {
         return Ok(());
     }
@@ -185,5 +194,17 @@ async fn manifests(
     for finding in report.findings.iter().filter(|finding| finding.invariant == "manifests_can_be_read") {
         output::line(&format!("{}: {}: forget it by its id, if its end is right", finding.object, finding.reason))?;
     }
-    if report.affected.is_empty() { output::line("all backups that can be read restore") } else { Ok(()) }
+    let is_uncertain = known::tell(context, repository, &report).await?;
+    match report.affected.len() {
+        0 if is_uncertain => Ok(()),
+        0 => output::line("all backups that can be read restore"),
+        _ if forget_them => Ok(()),
+        count => {
+            let backups = output::counted(count as u64, "backup");
+            context
+                .progress
+                .problem(&format!("{backups} affected by loss of data: --forget forgets what does not restore"));
+            Ok(())
+        }
+    }
 }
