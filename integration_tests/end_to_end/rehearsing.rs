@@ -220,6 +220,23 @@ fn a_rehearsal_receives_a_chain_and_leaves_nothing_behind() {
 
 #[test]
 #[ignore = "needs root and Btrfs"]
+fn a_stream_that_was_kept_is_skipped_and_the_others_are_received() {
+    let (_source, tool) = source();
+    Input::random(&tool, 100_000, 1).back_up(&tool).assert_code(0);
+    let kept = tool.list().pop().unwrap();
+    let host = rehearse(&tool, &[], 0)[0]["host"].as_str().unwrap().to_owned();
+    let reports = rehearse(&tool, &["--receive", "--host", &host], 0);
+    let outcomes: Vec<&Value> = reports.iter().map(|report| &report["outcome"]).collect();
+    assert_eq!(outcomes, ["good", "skipped"]);
+    assert_eq!((&reports[1]["noted"], noted(&tool, &kept.id)), (&false.into(), vec![]));
+    let told = tool.run(["rehearse", "--receive", "--subvolume", "pipe"]);
+    told.assert_code(1);
+    assert!(told.stderr.contains("nothing was rehearsed"), "{}", told.stderr);
+    assert!(told.text().contains(&format!("{}: skipped (receive)", kept.id)), "{}", told.text());
+}
+
+#[test]
+#[ignore = "needs root and Btrfs"]
 fn a_rehearsal_that_fails_or_is_ended_leaves_neither_a_mount_nor_a_loop_device() {
     let (_source, tool) = source();
     let (id, rehearsals) = (tool.list()[1].id.clone(), tool.state().join("rehearsals"));

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::check::subset::Subset;
 use crate::cli::context::{Context, search_path};
-use crate::cli::exit::UsageError;
 use crate::cli::limits::require_memory_for_restore;
 use crate::cli::output;
 use crate::cli::thaw::ThawArguments;
+use crate::id::ManifestId;
 use crate::job::{ArchivedPacks, Rehearsal, Rehearsed, rehearse};
 use crate::monitor::Monitor;
 use crate::records::manifest::BackupKind;
@@ -114,11 +114,11 @@ pub(crate) async fn cmd_rehearse(context: &Context, arguments: &RehearseArgument
         let result = rehearse_one(context, &repository, backup, &rehearsal, arguments).await;
         let seconds = u64::try_from(context.clock.now().duration_since(begun_at).as_secs()).unwrap_or(0);
         let mut report = report(backup, rehearsal.method(), &result, seconds);
-        if !arguments.no_notes && report.outcome != "archived" {
-            report.noted = note(context, &repository, backup, rehearsal.method(), &report, result.as_ref().err()).await;
+        if !arguments.no_notes && !matches!(report.outcome, "archived" | "skipped") {
+            report.noted = note(context, &repository, backup, rehearsal.method(), &report).await;
         }
         reports.push(report);
-        errors.extend(result.err());
+        errors.extend(result.err().filter(|error| !error.is::<NotReceivable>()));
     }
     context.progress.finish();
     if arguments.json {
@@ -126,6 +126,8 @@ pub(crate) async fn cmd_rehearse(context: &Context, arguments: &RehearseArgument
     } else {
         output::text(&reports.iter().map(text_of).collect::<String>())?;
     }
+    let is_tried = |report: &Report| report.outcome != "skipped";
+    anyhow::ensure!(reports.iter().any(is_tried), "nothing was rehearsed: --receive is for backups of subvolumes");
     worst(errors).map_or(Ok(()), Err)
 }
 
@@ -186,8 +188,7 @@ async fn rehearse_one(
 ) -> anyhow::Result<Rehearsed> {
     let chain = if backup.manifest.kind == BackupKind::Opaque {
         if arguments.receive {
-            let text = format!("backup {} is not one of a subvolume: --receive is not for it", backup.id());
-            return Err(UsageError(text).into());
+            return Err(NotReceivable(backup.id()).into());
         }
         vec![read_streamed(repository, backup.clone()).await?]
     } else {
@@ -213,10 +214,16 @@ fn is_archived(error: &anyhow::Error) -> bool {
     })
 }
 
+/// A backup that no subvolume comes of.
+#[derive(Debug, thiserror::Error)]
+#[error("backup {0} is a stream that was kept, and no subvolume: --receive passes it over, --whole does not")]
+struct NotReceivable(ManifestId);
+
 /// A word for what came of it; nothing is known of a backup that could not be tried.
 fn outcome_of(result: &anyhow::Result<Rehearsed>) -> &'static str {
     match result {
         Ok(_) => "good",
+        Err(error) if error.is::<NotReceivable>() => "skipped",
         Err(error) if is_archived(error) => "archived",
         Err(error) if error.chain().any(<dyn std::error::Error>::is::<Damage>) => "damaged",
         Err(_) => "failed",
@@ -248,11 +255,7 @@ async fn note(
     backup: &Published,
     method: RehearsalMethod,
     report: &Report,
-    error: Option<&anyhow::Error>,
 ) -> bool {
-    if error.is_some_and(|error| error.chain().any(<dyn std::error::Error>::is::<UsageError>)) {
-        return false;
-    }
     let outcome = match report.outcome {
         "good" => TrialOutcome::Good,
         "damaged" => TrialOutcome::Damaged,
