@@ -53,8 +53,10 @@ impl Scene {
         );
         self.tool.configure(&format!(
             "[hooks]\ntimeout = \"2s\"\nbefore = [\"sh\", \"-c\", \"{before}\"]\n\
-             after = [\"sh\", \"-c\", \"{note}; {after}\"]\non_failure = [\"sh\", \"-c\", \"{note}\"]\n\
+             after = [\"sh\", \"-c\", \"{note}; {after}\"]\n\
+             on_failure = [\"sh\", \"-c\", \"{note}; echo $BTRFS_TO_S3_ERROR > {}/error\"]\n\
              [monitoring]\nmetrics_textfile = \"{metrics}\"\n{sections}{}",
+            self.tool.folder().display(),
             subvolume_section(&self.source, 1)
         ));
     }
@@ -138,6 +140,8 @@ fn a_hook_that_fails_or_hangs_is_told_of() {
         ended.assert_code(3);
         assert!(ended.stderr.contains(&format!("problem: the hook 'after': {reason}")), "{}", ended.stderr);
         assert_eq!(scene.take_told(), "after success 0 []\non_failure problems 3 []\n");
+        let error = fs::read_to_string(scene.tool.folder().join("error")).unwrap();
+        assert_eq!(error, format!("the hook 'after': {reason}\n"));
         assert!((scene.metric("last_run_exit_code") - 3.0).abs() < 0.1);
         assert_eq!(scene.tool.list().len(), before + 1);
     }

@@ -173,7 +173,7 @@ impl RunReport {
         vec![
             ("BTRFS_TO_S3_RESULT", self.result.to_owned()),
             ("BTRFS_TO_S3_EXIT_CODE", self.exit_code.to_string()),
-            ("BTRFS_TO_S3_ERROR", self.error.clone().unwrap_or_default()),
+            ("BTRFS_TO_S3_ERROR", self.error.clone().unwrap_or_else(|| in_a_line(&self.problems))),
             ("BTRFS_TO_S3_SUBVOLUMES", names(|_| true)),
             ("BTRFS_TO_S3_SUBVOLUMES_FAILED", names(|one| one.outcome == "failed")),
             ("BTRFS_TO_S3_MANIFESTS", manifests.join(" ")),
@@ -223,6 +223,26 @@ impl RunReport {
         text_of(&values)
     }
 }
+
+/// What went wrong, in one line. A variable of the environment cannot be of any length.
+fn in_a_line(problems: &[String]) -> String {
+    let mut room = TOLD_BYTES_MAX;
+    let fits = |problem: &&String| {
+        let fits = problem.len() <= room;
+        room = room.saturating_sub(problem.len());
+        fits
+    };
+    let mut told: Vec<String> = problems.iter().rev().take_while(fits).cloned().collect();
+    told.reverse();
+    match problems.len() - told.len() {
+        0 => {}
+        untold => told.insert(0, format!("{untold} more before")),
+    }
+    told.join("; ")
+}
+
+/// So many bytes of problems are told to hooks, the last ones.
+const TOLD_BYTES_MAX: usize = 16 << 10;
 
 const PREFIX: &str = "btrfs_to_s3_";
 
@@ -318,6 +338,19 @@ mod tests {
 
     fn failed() -> anyhow::Result<()> {
         Err(anyhow::anyhow!("it failed"))
+    }
+
+    #[test]
+    fn hooks_are_told_of_problems_where_nothing_has_failed_and_of_no_more_than_fits() {
+        let told = |result: &anyhow::Result<()>, problems: &[&str]| {
+            let facts = report(result, problems).facts();
+            facts.into_iter().find(|(name, _)| *name == "BTRFS_TO_S3_ERROR").unwrap().1
+        };
+        assert_eq!(told(&Ok(()), &[]), "");
+        assert_eq!(told(&Ok(()), &["one", "two"]), "one; two");
+        assert_eq!(told(&failed(), &["one"]), "it failed");
+        let long = "x".repeat(TOLD_BYTES_MAX - 3);
+        assert_eq!(told(&Ok(()), &["a", "one", &long, "two"]), format!("2 more before; {long}; two"));
     }
 
     #[test]
