@@ -234,8 +234,8 @@ pub async fn open(url: &StoreUrl, s3: &S3Settings) -> Result<Store, StoreError> 
 
 /// Makes the place that `url` names ready for objects, and opens it.
 ///
-/// Stores that have directories make `directories` at once, so that a later `put` need not. A bucket has to be there
-/// already. May be repeated.
+/// Stores that have directories make `directories` at once, so that a later `put` need not. A bucket, and the directory that a
+/// local store is to be in, have to be there already. May be repeated.
 ///
 /// # Errors
 ///
@@ -244,6 +244,18 @@ pub async fn create(url: &StoreUrl, s3: &S3Settings, directories: &[Key]) -> Res
     match url {
         StoreUrl::Local { root } => Ok(Arc::new(LocalStore::create(root, directories).await?)),
         StoreUrl::S3 { bucket, prefix } => open_bucket(bucket, prefix.as_ref(), s3).await,
+    }
+}
+
+/// Whether the place that `url` names is there for objects. Changes nothing.
+///
+/// # Errors
+///
+/// That of [`create`], as far as it can be told beforehand.
+pub async fn is_there(url: &StoreUrl) -> Result<bool, StoreError> {
+    match url {
+        StoreUrl::Local { root } => LocalStore::is_there(root).await,
+        StoreUrl::S3 { .. } => Ok(true),
     }
 }
 

@@ -51,18 +51,34 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Makes the directory `path`, with those it is in, and in it `directories` (as keys that objects' keys go on
-    /// from), durably; then opens it.
+    /// Makes the directory `path`, and in it `directories` (as keys that objects' keys go on from), durably; then opens it.
     ///
     /// What is there already is left as it is, so this may be repeated after a crash.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// [`NotFound`](super::StoreErrorKind::NotFound) where the directory that it is to be in is missing: what it is on may not be
+    /// mounted. Those of the file system.
     pub async fn create(path: &Path, directories: &[Key]) -> Result<Self, StoreError> {
         let owned_path = path.to_owned();
         let directories = directories.to_vec();
         Self::start("creating", path, move || Root::create(&owned_path, &directories)).await
+    }
+
+    /// Whether the directory `path` is there. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create), where it is not there and could not be made either.
+    pub async fn is_there(path: &Path) -> Result<bool, StoreError> {
+        let owned_path = path.to_owned();
+        let is_there = run_blocking(move || root::is_there(&owned_path)).await;
+        is_there.map_err(|Failure { kind, reason }| StoreError {
+            kind,
+            operation: "creating",
+            object: file_url(path),
+            reason,
+        })
     }
 
     /// Opens the directory `path`, which has to be there, and removes what killed writers left in it.

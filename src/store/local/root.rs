@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Metadata};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -37,7 +37,7 @@ pub(super) struct Root {
 
 impl Root {
     pub(super) fn create(path: &Path, directories: &[Key]) -> Result<Self, Failure> {
-        make_with_parents(path)?;
+        make(path)?;
         let root = Self::open(path)?;
         root.make_directories(directories.iter().map(Key::as_str).chain([TEMPORARY]))?;
         Ok(root)
@@ -217,17 +217,38 @@ fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
     ends.map(|end| &path[..end]).filter(|path| !path.is_empty())
 }
 
-fn make_with_parents(path: &Path) -> io::Result<()> {
+/// Makes a directory in one that is there, durably.
+fn make(path: &Path) -> Result<(), Failure> {
     if path.try_exists()? {
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    make_with_parents(parent)?;
+    check_parent(path)?;
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    Ok(sync_directory(&rustix::fs::open(parent, DIRECTORY, Mode::empty())?)?)
+    Ok(sync_directory(&rustix::fs::open(parent_of(path), DIRECTORY, Mode::empty())?)?)
+}
+
+/// Whether a directory is there; if not, checks that it can be made in one that is. Where a disk is not mounted, all that was to go
+/// there would fill up another one.
+pub(super) fn is_there(path: &Path) -> Result<bool, Failure> {
+    let is_there = path.try_exists()?;
+    if !is_there {
+        check_parent(path)?;
+    }
+    Ok(is_there)
+}
+
+fn check_parent(path: &Path) -> Result<(), Failure> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.try_exists().unwrap_or(true);
+    let Some(missing) = parent_of(path).ancestors().take_while(is_missing).last() else { return Ok(()) };
+    let reason = format!("there is no {}: mount what it is on, or make it (mkdir -p)", missing.display());
+    Err(Failure { kind: StoreErrorKind::NotFound, reason })
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Has the entries of a directory on the disk when it returns. Some file systems (CIFS, FUSE) cannot be asked to.

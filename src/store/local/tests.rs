@@ -37,9 +37,10 @@ fn entries(path: &Path) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn create_makes_the_root_with_its_parents_and_directories_and_may_be_repeated() {
+async fn create_makes_the_root_with_directories_and_may_be_repeated() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("with space/repository");
+    fs::create_dir(directory.path().join("with space")).unwrap();
     let fan_out = [key("data/00"), key("data/01"), key("sessions")];
     for _ in 0..2 {
         let store = LocalStore::create(&root, &fan_out).await.unwrap();
@@ -48,6 +49,27 @@ async fn create_makes_the_root_with_its_parents_and_directories_and_may_be_repea
     assert_eq!(entries(&root), BTreeSet::from(["data", "sessions", "tmp"].map(str::to_owned)));
     assert_eq!(entries(&root.join("data")), BTreeSet::from(["00", "01"].map(str::to_owned)));
     assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn create_makes_no_directory_for_the_root_to_be_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let stick = directory.path().join("stick");
+    let root = stick.join("backups/repository");
+    for error in [LocalStore::create(&root, &[]).await.unwrap_err(), LocalStore::is_there(&root).await.unwrap_err()] {
+        assert_eq!(error.kind, StoreErrorKind::NotFound);
+        let expected = format!(
+            "creating file://{}: there is no {}: mount what it is on, or make it (mkdir -p)",
+            root.display(),
+            stick.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(!stick.exists());
+    }
+    fs::create_dir_all(stick.join("backups")).unwrap();
+    assert!(!LocalStore::is_there(&root).await.unwrap());
+    LocalStore::create(&root, &[]).await.unwrap();
+    assert!(LocalStore::is_there(&root).await.unwrap());
 }
 
 #[tokio::test]
