@@ -124,3 +124,37 @@ fn walk(folder: &std::path::Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
+
+#[test]
+fn a_copy_that_is_only_tried_out_says_that_it_would_make_the_repository_and_makes_none() {
+    let from = tool();
+    back_up(&from, &captured_streams()[0]).assert_code(0);
+    let id = from.list()[0].id.clone();
+    let folder = from.folder().join("stick/backups");
+    let url = format!("file://{}/copies", folder.display());
+    let arguments = ["copy", "--to", &url, "--init"];
+    let try_out = |more: &[&str]| from.run(arguments.iter().chain(["--dry-run"].iter()).chain(more));
+    // As long as the stick is not there, neither makes anything.
+    for ended in [from.run(arguments), try_out(&[])] {
+        ended.assert_code(1);
+        ended.assert_failed_naming(&format!("there is no {}: mount", from.folder().join("stick").display()));
+    }
+    assert!(!from.folder().join("stick").exists());
+
+    fs::create_dir_all(&folder).unwrap();
+    let caches = || fs::read_dir(from.state().join("cache")).unwrap().count();
+    let caches_before = caches();
+    let told = try_out(&[]);
+    told.assert_code(0);
+    assert!(told.text().starts_with(&format!("would make a repository at {url}\n")), "{}", told.text());
+    assert!(told.text().contains(&format!("would copy backup {id} of")), "{}", told.text());
+    let plan = json(&try_out(&["--json"]));
+    assert_eq!((&plan["would_make_repository"], &plan["destination"]), (&true.into(), &url.clone().into()));
+    assert_eq!(plan["to_copy"][0]["id"], id.as_str());
+    assert!(plan["bytes_at_most"].as_u64().unwrap() > 0, "{plan}");
+    assert_eq!((fs::read_dir(&folder).unwrap().count(), caches()), (0, caches_before));
+
+    from.run(arguments).assert_code(0);
+    let plan = json(&try_out(&["--json"]));
+    assert_eq!((&plan["would_make_repository"], plan["to_copy"].as_array().unwrap().len()), (&false.into(), 0));
+}

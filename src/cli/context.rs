@@ -63,6 +63,16 @@ impl Context {
         Ok(store::create(&self.url()?, &self.config.s3, &folders).await?)
     }
 
+    /// Whether there is a repository, or one could be made. Changes nothing.
+    pub(crate) async fn has_repository(&self) -> anyhow::Result<bool> {
+        let url = self.url()?;
+        if !store::is_there(&url).await? {
+            return Ok(false);
+        }
+        let store = store::open(&url, &self.config.s3).await?;
+        Ok(!store.list_page(layout::CONFIGS, None).await?.objects.is_empty())
+    }
+
     fn url(&self) -> anyhow::Result<StoreUrl> {
         self.config
             .repository

@@ -1,11 +1,13 @@
 //! `copy`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::backup::Host;
 use crate::cli::backup::backup_options;
 use crate::cli::context::Context;
 use crate::cli::exit::UsageError;
@@ -19,10 +21,13 @@ use crate::copy::{
 };
 use crate::id::ManifestId;
 use crate::lock::HostLock;
+use crate::repository::cache::RecordCache;
 use crate::repository::catalog::find_manifest;
+use crate::repository::scratch::ScratchFolder;
 use crate::repository::{Damage, Repository, layout};
 use crate::restore::RestoreOptions;
 use crate::size::ByteSize;
+use crate::store::memory::MemoryStore;
 
 /// Copies backups into another repository, without what that has already
 ///
@@ -42,7 +47,7 @@ pub(crate) struct CopyArguments {
     #[arg(long, value_name = "FILE")]
     to_config: Option<PathBuf>,
     /// Makes the repository to copy into, if there is none, with the source's parameters
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long)]
     init: bool,
     /// Copies backups of this host only
     #[arg(long, value_name = "NAME")]
@@ -71,6 +76,9 @@ pub(crate) async fn cmd_copy(context: &Context, arguments: &CopyArguments) -> an
     require_memory_for_copy(&backup_options(&to))?;
     let _lock = HostLock::acquire(&to.config.lock_path, context.clock.as_ref())?;
     let source = context.repository().await?;
+    if arguments.init && arguments.dry_run && !to.has_repository().await? {
+        return tell_first_copy(context, &to, source, arguments).await;
+    }
     let destination = open_destination(&to, &source, arguments.init).await?;
     check_destination(&source, &destination).map_err(|error| UsageError(format!("{error:#}")))?;
     let copying = Copying {
@@ -85,7 +93,8 @@ pub(crate) async fn cmd_copy(context: &Context, arguments: &CopyArguments) -> an
     let plan = plan_copy(&copying, &wanted(&copying.source, arguments).await?).await?;
     if arguments.dry_run {
         let missing = Box::pin(find_missing(&copying, &plan, &context.monitor())).await?;
-        return tell_plan(context, &copying, &plan, &missing, arguments.json);
+        let destination = copying.destination.store().url();
+        return tell_plan(context, &copying, (destination, Makes::Nothing), &plan, &missing, arguments.json);
     }
     see_to_archived(context, &copying, &plan, arguments).await?;
     context.progress.expect(plan.steps.iter().map(|backup| backup.manifest.stream.bytes).sum());
@@ -93,6 +102,41 @@ pub(crate) async fn cmd_copy(context: &Context, arguments: &CopyArguments) -> an
     context.progress.finish();
     tell(&copying, &report, arguments.json)?;
     verdict(&copying, report)
+}
+
+/// Says what would be copied into a repository that would be made before. An empty one in memory takes its place.
+async fn tell_first_copy(
+    context: &Context,
+    to: &Context,
+    source: Repository,
+    arguments: &CopyArguments,
+) -> anyhow::Result<()> {
+    let memory = Arc::new(MemoryStore::new(Arc::clone(&to.clock)));
+    let parameters = *source.config().writing_parameters()?;
+    let destination = Repository::init(memory, parameters, Arc::clone(&to.clock)).await?;
+    let folder = ScratchFolder::make(&to.scratch_directory())?;
+    let index_directory = folder.path().join("index");
+    let host = Host { index_directory, cache: RecordCache::none(), ..to.host(&destination) };
+    let copying = Copying {
+        source_cache: context.record_cache(&source),
+        reading: RestoreOptions::new(context.scratch_directory()),
+        host,
+        writing: backup_options(to),
+        interruption: context.interruption.clone(),
+        source,
+        destination,
+    };
+    let plan = plan_copy(&copying, &wanted(&copying.source, arguments).await?).await?;
+    let missing = Box::pin(find_missing(&copying, &plan, &context.monitor())).await?;
+    tell_plan(context, &copying, (&to.config.repository, Makes::Repository), &plan, &missing, arguments.json)
+}
+
+/// What a copy would make besides copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Makes {
+    Nothing,
+    /// The repository that it would copy into.
+    Repository,
 }
 
 async fn open_destination(to: &Context, source: &Repository, init: bool) -> anyhow::Result<Repository> {
@@ -193,6 +237,7 @@ fn skipped_text(skipped: &[Skipped]) -> String {
 fn tell_plan(
     context: &Context,
     copying: &Copying,
+    (destination, makes): (&str, Makes),
     plan: &CopyPlan,
     missing: &Missing,
     json: bool,
@@ -210,7 +255,8 @@ fn tell_plan(
         return output::json(&json!({
             "schema": 1,
             "source": copying.source.store().url(),
-            "destination": copying.destination.store().url(),
+            "destination": destination,
+            "would_make_repository": makes == Makes::Repository,
             "to_copy": steps.collect::<Vec<_>>(),
             "skipped": skipped_json(&plan.skipped),
             "refused": refused_json(&plan.refused),
@@ -218,6 +264,9 @@ fn tell_plan(
             "bytes_at_most": missing.bytes,
             "packs_to_read": missing.packs.len(),
         }));
+    }
+    if makes == Makes::Repository {
+        output::line(&format!("would make a repository at {destination}"))?;
     }
     for backup in &plan.steps {
         let manifest = &backup.manifest;
