@@ -356,10 +356,12 @@ fn whatever_is_wrong_with_a_configuration_is_told_in_lines() {
         ("repository = \"file:///x\"\n", "no subvolume is configured: add a section [[subvolumes]]"),
     ] {
         fs::write(tool.configuration(), text).unwrap();
-        let ended = tool.run(["backup"]);
-        ended.assert_code(2);
-        assert!(ended.stderr.contains(said), "'{said}' is not in: {}", ended.stderr);
-        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+        for command in ["backup", "status"] {
+            let ended = tool.run([command]);
+            ended.assert_code(2);
+            assert!(ended.stderr.contains(said), "'{said}' is not in: {}", ended.stderr);
+            assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+        }
     }
     gone.assert_code(2);
     assert!(gone.stderr.contains("configuration.toml: there is no such file"), "{}", gone.stderr);

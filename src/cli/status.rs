@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::context::Context;
+use crate::cli::exit::UsageError;
 use crate::cli::output;
 use crate::job::past_backups;
 use crate::monitor::Monitor;
@@ -19,7 +20,7 @@ use crate::size::ByteSize;
 
 /// Shows how old the last backup of each subvolume is, and what is overdue
 ///
-/// The exit code is 3 when a subvolume of this host is overdue or has no backup.
+/// The exit code is 3 when a subvolume of this host is overdue or has no backup, and 2 when none is configured.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArguments {
     /// Prints JSON
@@ -54,6 +55,8 @@ struct SubvolumeStatus {
 }
 
 pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -> anyhow::Result<()> {
+    let names = context.config.require_subvolumes().map_err(|error| UsageError(error.to_string()))?;
+    let names: Vec<&str> = names.iter().map(|subvolume| subvolume.name.as_str()).collect();
     let repository = context.repository().await?;
     let host = context.host(&repository);
     let catalog = Catalog::load(&repository, &host.cache).await?;
@@ -61,8 +64,6 @@ pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -
     for error in &catalog.damaged {
         context.progress.problem(&format!("{error:#}"));
     }
-    let names = context.config.require_subvolumes();
-    let names: Vec<&str> = names.unwrap_or_default().iter().map(|subvolume| subvolume.name.as_str()).collect();
     let now = context.clock.now();
     let mut all = Vec::new();
     for name in &names {
@@ -91,8 +92,6 @@ pub(crate) async fn cmd_status(context: &Context, arguments: &StatusArguments) -
     }
     if arguments.json {
         output::json(&all)
-    } else if all.is_empty() {
-        output::line("no subvolume is configured")
     } else {
         output::text(&all.iter().map(|one| text_of(one, now)).collect::<Vec<_>>().join("\n"))
     }
