@@ -33,7 +33,12 @@ fn what_has_not_changed_is_noted_without_a_snapshot_and_restores_as_its_parent_d
         assert_eq!(fs::read_dir(snapshots(&source)).unwrap().count(), 1);
     }
     let last = tool.list().pop().unwrap();
-    assert!(tool.restore_stream(&last.id) == tool.restore_stream(&full.id));
+    let stream = tool.run(["restore", &last.id, "--stream", "-"]);
+    stream.assert_code(0);
+    assert!(stream.stdout == tool.restore_stream(&full.id));
+    // Whose stream that is, is said.
+    let said = format!("backup {} has no stream, as nothing has changed since backup {}", last.id, full.id);
+    assert!(stream.stderr.contains(&said), "{}", stream.stderr);
 
     // The older snapshot is still what the next increment is made against.
     fs::write(data(&source).join("new"), "content").unwrap();

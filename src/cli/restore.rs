@@ -20,6 +20,7 @@ use crate::cli::output;
 use crate::cli::thaw::ThawArguments;
 use crate::id::ManifestId;
 use crate::job::{RestoreTarget, restore_subvolume};
+use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalog::{
     Catalog, check_not_forgotten, find_manifest, read_known_chain, read_manifest, read_streamed,
@@ -50,7 +51,7 @@ pub(crate) struct RestoreArguments {
     /// Removes the received snapshot, against which later increments could be received, when the target is made
     #[arg(long, requires = "target")]
     discard_received: bool,
-    /// Writes the backup's stream to a new file, or to standard output (-)
+    /// Writes the backup's stream to a new file, or to standard output (-); of an unchanged one, that of the backup it refers to
     #[arg(long, value_name = "FILE")]
     stream: Option<PathBuf>,
     /// Says what has to be read and thawed, how long that takes and what it costs, and does nothing
@@ -105,7 +106,7 @@ async fn find_backup(
     let catalog = Catalog::load(repository, &context.record_cache(repository)).await?;
     // A newer backup may be among the damaged ones: that is for the user to know before an older one is restored.
     for error in &catalog.damaged {
-        crate::monitor::Monitor::problem(context.progress.as_ref(), &format!("{error:#}"));
+        context.progress.problem(&format!("{error:#}"));
     }
     let latest = catalog.latest(arguments.host.as_deref(), arguments.subvolume.as_deref(), arguments.at)?;
     Ok(latest.id())
@@ -120,6 +121,12 @@ async fn restore_to(
 ) -> anyhow::Result<()> {
     let read = async { read_streamed(repository, read_manifest(repository, id).await?).await };
     let (backup, listing) = tokio::try_join!(read, DataListing::of(repository))?;
+    if backup.id() != id {
+        let of = backup.id();
+        context.progress.warn(&format!(
+            "backup {id} has no stream, as nothing has changed since backup {of}: it is the stream of that one that is written"
+        ));
+    }
     let options = thaw.begin(context, repository, std::slice::from_ref(&backup), &listing).await?;
     context.progress.expect(backup.manifest.stream.bytes);
     let sink = restore_stream(repository, &backup.manifest, sink, &options, &context.monitor()).await?;
