@@ -5,9 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use btrfs_to_s3::backup::{BackupOptions, Expected, Stream, never_interrupted};
+use btrfs_to_s3::id::PackId;
 use btrfs_to_s3::monitor::Monitor;
+use btrfs_to_s3::pack::format::PackClass;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, read_known_chain, read_manifest};
+use btrfs_to_s3::repository::index::find_footer;
+use btrfs_to_s3::repository::layout;
+use btrfs_to_s3::repository::packs::read_pack_footer;
 use btrfs_to_s3::restore::{DataListing, RestoreOptions, restore_stream, states_before_restore};
 use btrfs_to_s3::store::Store;
 use btrfs_to_s3::store::recording::{Call, Operation, RecordingStore};
@@ -188,4 +193,29 @@ async fn windows_that_are_read_side_by_side_share_the_footer_of_their_pack() {
     assert_eq!(recording.count(Operation::GetEnd, "data/"), 1);
     // At least eight windows.
     assert!(recording.count(Operation::GetRange, "data/") >= 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_index_says_of_a_pack_is_looked_for_in_several_segments_at_once() {
+    let world = World::new().await;
+    for number in 1..=8 {
+        world.back_up(&Sample::random(number, 20_000)).await;
+    }
+    let segments = world.keys("index/").await.len() as u64;
+    assert!(segments >= 8, "{segments} segments");
+    let slow = |operation, target: &str| {
+        let is_slow = operation == Operation::Get && target.starts_with("index/");
+        if is_slow { Act::Wait(Duration::from_secs(1)) } else { Act::Answer }
+    };
+    let repository = world.open_through(Arc::new(ScriptedStore::new(world.store(), slow))).await.unwrap();
+    let begun_at = tokio::time::Instant::now();
+    let nowhere = find_footer(&repository, PackClass::Data, PackId::from_bytes([7; 32])).await.unwrap();
+    assert!(nowhere.is_none());
+    assert!(begun_at.elapsed().as_secs() <= segments.div_ceil(4), "{:?}", begun_at.elapsed());
+    for key in world.keys("data/").await {
+        let (class, pack) = layout::parse_pack_key(&key).unwrap();
+        let footer = find_footer(&repository, class, pack).await.unwrap();
+        assert_eq!(footer.unwrap().chunks, read_pack_footer(&repository, class, pack).await.unwrap().chunks);
+        assert!(find_footer(&repository, PackClass::Meta, pack).await.unwrap().is_none());
+    }
 }

@@ -16,7 +16,7 @@ use crate::local_index::{
     Access, Entry, IndexedPack, IndexedSegment, LocalIndex, LocalIndexError, Location, NewSegment, Place, Survey,
 };
 use crate::monitor::Monitor;
-use crate::pack::format::{PackClass, PackFooter};
+use crate::pack::format::{PackClass, PackFooter, PackRecord};
 use crate::repository::cache::RecordCache;
 use crate::repository::listing::{Listing, Purpose};
 use crate::repository::notes::Notes;
@@ -437,17 +437,23 @@ pub async fn find_footer(
     class: PackClass,
     pack: PackId,
 ) -> anyhow::Result<Option<PackFooter>> {
-    for object in list_all(repository.store().as_ref(), layout::SEGMENTS).await? {
-        let Some(id) = layout::parse_segment_key(&object.key) else { continue };
+    let find = |id| async move {
         match read_segment(repository, id).await {
             Ok(segment) => {
-                let record = segment.packs.into_iter().find(|record| record.id == pack && record.footer.class == class);
-                if let Some(record) = record {
-                    return Ok(Some(record.footer));
-                }
+                let is_it = |record: &PackRecord| record.id == pack && record.footer.class == class;
+                Ok(segment.packs.into_iter().find(is_it).map(|record| record.footer))
             }
-            Err(error) if error.downcast_ref::<Damage>().is_some() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.downcast_ref::<Damage>().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let listed = list_all(repository.store().as_ref(), layout::SEGMENTS).await?;
+    let ids = listed.iter().filter_map(|object| layout::parse_segment_key(&object.key));
+    // In their order, so that one state of the store always leads to the same answer.
+    let mut footers = stream::iter(ids).map(find).buffered(SEGMENTS_AT_ONCE);
+    while let Some(footer) = footers.next().await {
+        if let Some(footer) = footer? {
+            return Ok(Some(footer));
         }
     }
     Ok(None)
