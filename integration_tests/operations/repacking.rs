@@ -331,6 +331,78 @@ async fn what_a_segment_claims_falsely_costs_no_pack_that_is_needed() {
     }
 }
 
+/// Somebody who may store says of packs that are there that they have the chunks of others.
+async fn claim_chunks_of_others(world: &World) {
+    let repository = world.open().await;
+    let session = WriteSession::start(repository.clone(), world.host("thief").session("backup", "")).await.unwrap();
+    let mut records = Vec::new();
+    for segment in list_segments(&repository).await.unwrap() {
+        let packs = read_segment(&repository, segment).await.unwrap().packs;
+        records.extend(packs.into_iter().filter(|pack| pack.footer.class == PackClass::Data));
+    }
+    let others = records.iter().cycle().skip(1);
+    let claim = |(pack, other): (&PackRecord, &PackRecord)| PackRecord { footer: other.footer.clone(), ..pack.clone() };
+    let packs = records.iter().zip(others).map(claim).collect();
+    session.put_segment(&Segment { session: session.id(), packs }).await.unwrap();
+    session.abandon().await.unwrap();
+}
+
+/// Prunes, and gives the data packs of which something was read.
+async fn data_packs_read_by_prune(world: &World, limit: MaxUnused) -> (BTreeSet<String>, PruneReport) {
+    let recording = Arc::new(RecordingStore::new(world.store()));
+    let (store, notes) = (Arc::clone(&recording) as Store, Arc::new(Notes::default()));
+    let report = prune_with("one", world, store, &with_limit(limit), &notes).await.unwrap();
+    let is_read = |call: &Call| call.operation == Operation::GetRange && call.target.starts_with("data/");
+    (recording.calls().into_iter().filter(is_read).map(|call| call.target).collect(), report)
+}
+
+#[tokio::test]
+async fn what_a_segment_claims_falsely_is_not_read_night_after_night() {
+    for limit in [MaxUnused::Share(50_000), MaxUnused::Bytes(0)] {
+        let (world, kept) = partly_dead().await;
+        claim_everything(&world).await;
+        // What has been claimed is needed until it is copied from where it really is, and goes when that has been found right.
+        let (_, first) = data_packs_read_by_prune(&world, limit).await;
+        assert!(!first.repacked.damaged.is_empty(), "{first:?}");
+        let (_, second) = data_packs_read_by_prune(&world, limit).await;
+        assert_eq!(second.repacked.damaged, []);
+        assert!(second.deleted.packs >= first.repacked.damaged.len(), "{second:?}");
+        let checked = check_it(&world, Some(Subset::All)).await;
+        assert!(checked.affected.is_empty() && checked.bad_packs.iter().all(|(class, _)| *class == PackClass::Meta));
+        assert_eq!(data_packs_read_by_prune(&world, limit).await.0, BTreeSet::new());
+        assert!(world.restore(kept.id).await.unwrap() == kept.stream);
+
+        let (world, kept) = partly_dead().await;
+        claim_chunks_of_others(&world).await;
+        let (read, _) = data_packs_read_by_prune(&world, limit).await;
+        assert!(!read.is_empty());
+        assert_eq!(data_packs_read_by_prune(&world, limit).await.0, BTreeSet::new());
+        assert!(world.restore(kept.id).await.unwrap() == kept.stream);
+    }
+}
+
+#[tokio::test]
+async fn a_pack_that_cannot_be_read_stays_while_something_of_it_is_nowhere_else() {
+    let (world, kept) = partly_dead().await;
+    let (again, other) = (world.keys("data/").await, world.copy().await);
+    for key in &again {
+        let length = world.body(key).await.len();
+        world.replace(key, Bytes::from(random_bytes(1, length))).await;
+    }
+    for _ in 0..2 {
+        let (_, report) = data_packs_read_by_prune(&world, MaxUnused::Bytes(0)).await;
+        assert!(!report.repacked.damaged.is_empty());
+        let there = world.keys("data/").await;
+        assert!(report.repacked.damaged.iter().all(|(class, id)| there.contains(&layout::pack_key(*class, id))));
+    }
+    // Whoever has another copy puts it back.
+    for key in world.keys("data/").await {
+        let body = other.body(&key).await;
+        world.replace(&key, body).await;
+    }
+    assert!(world.restore(kept.id).await.unwrap() == kept.stream);
+}
+
 /// Reads and stores nothing that it need not: each pack is asked for once.
 #[tokio::test]
 async fn a_pack_is_rewritten_with_one_request_or_few() {

@@ -1,6 +1,6 @@
 //! The mark: goes through the trees of all backups that stay and finds out which packs they need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::id::{ChunkId, PackId};
 use crate::local_index::{IndexedPack, IndexedSegment, NumberedPlace, Survey};
 use crate::object::decode_cbor;
-use crate::pack::format::{FrameKind, PackClass, PackRecord};
+use crate::pack::format::{ChunkEntry, FrameKind, PackClass, PackRecord};
 use crate::prune::bits::BitSet;
 use crate::prune::nodes::{MetaReader, Wanted};
 use crate::records::manifest::{Manifest, RootKind};
@@ -73,6 +73,13 @@ impl Leaves {
             RootKind::Other(_) => Self::Either,
         }
     }
+}
+
+/// A chunk that is needed, and where it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NeededChunk {
+    pub(super) chunk: ChunkEntry,
+    pub(super) kept: Hint,
 }
 
 /// A node whose entries are to be marked.
@@ -246,6 +253,34 @@ impl<'a> Marking<'a> {
         let is_needed = places.first().is_some_and(|first| self.needed.contains(first.entry));
         let hint = |place: &NumberedPlace| Hint { pack: self.packs[place.pack].pack.id, frame: place.frame };
         Ok(if is_needed { self.kept_place(places).map(hint) } else { None })
+    }
+
+    /// What is needed of all that the index says is in some packs of a class. Goes through all of the local index.
+    ///
+    /// # Errors
+    ///
+    /// If the local disk fails.
+    pub(super) fn needed_in(
+        &self,
+        class: PackClass,
+        is_wanted: impl Fn(PackId) -> bool,
+    ) -> anyhow::Result<HashMap<PackId, Vec<NeededChunk>>> {
+        // Several segments may name a pack, and say different things of it.
+        let mut claimed: BTreeSet<(PackId, ChunkId, u32)> = BTreeSet::new();
+        for entry in self.survey.entries() {
+            let (chunk, place) = entry?;
+            let pack = &self.packs[place.pack].pack;
+            if pack.class == class && is_wanted(pack.id) {
+                claimed.insert((pack.id, chunk, place.length_bytes));
+            }
+        }
+        let (mut needed, mut places) = (HashMap::<_, Vec<NeededChunk>>::new(), Vec::new());
+        for (pack, id, length_bytes) in claimed {
+            if let Some(kept) = self.kept_in(&id, class, &mut places)? {
+                needed.entry(pack).or_default().push(NeededChunk { chunk: ChunkEntry { id, length_bytes }, kept });
+            }
+        }
+        Ok(needed)
     }
 
     /// The plaintext in each pack, by the packs' numbers. Goes through all of the local index.

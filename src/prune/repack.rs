@@ -7,6 +7,7 @@ mod copy;
 mod elsewhere;
 mod left;
 mod store;
+mod unreadable;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -234,7 +235,7 @@ impl Run<'_, '_> {
             return Ok(false);
         }
         let repacking = self.repacking;
-        let mut left = HashSet::new();
+        let (mut left, mut unreadable) = (HashSet::new(), BTreeMap::new());
         if repacking.dry_run {
             estimate(class, packs, repacking.options, &mut self.done.repacked);
         } else {
@@ -256,11 +257,9 @@ impl Run<'_, '_> {
                     }
                     match part.frames {
                         Ok(frames) => store.add(class, frames).await?,
-                        Err(why) => {
-                            if left.insert(part.pack.1) {
-                                repacking.leave(uses[&part.pack.1], why, done);
-                            }
-                        }
+                        Err(Left::Unreadable(error)) => drop(unreadable.insert(part.pack.1, error)),
+                        Err(why) if left.insert(part.pack.1) => repacking.leave(uses[&part.pack.1], why, done),
+                        Err(_) => {}
                     }
                     Ok(())
                 })
@@ -271,6 +270,7 @@ impl Run<'_, '_> {
                 copied = copying => copied?,
                 never = send_beats(&session) => match never {},
             }
+            left.extend(self.leave_unreadable(class, unreadable).await?);
         }
         self.tried.extend(packs.iter().map(|pack| (class, pack.id)));
         for pack in packs.iter().filter(|pack| !left.contains(&pack.id)) {
@@ -287,7 +287,9 @@ impl Repacking<'_> {
     /// Notes that a pack stays as it is.
     fn leave(&self, pack: &PackUse, why: Left, done: &mut Done) {
         match why {
-            Left::Damaged(error) => self.tell_damage((pack.class, pack.id), &error, &mut done.repacked),
+            Left::Damaged(error) | Left::Unreadable(error) => {
+                self.tell_damage((pack.class, pack.id), &error, &mut done.repacked);
+            }
             Left::Archived => done.kept.archived.add(pack.unused_bytes()),
             Left::Unusable => tracing::debug!(pack = %pack.id, "it is not rewritten"),
         }

@@ -128,7 +128,13 @@ async fn open_pack(repository: &Repository, marking: &Marking<'_>, pack: &PackUs
     let done = |frames| Step::Done(Part { pack: name, read, frames, damaged_elsewhere: Vec::new() });
     let end = match read_pack_end(repository, class, id, size_bytes, end_bytes).await {
         Ok(end) => end,
-        Err(error) => return Ok(vec![done(Err(why_left(repository, name, error).await?))]),
+        Err(error) => {
+            let why = match why_left(repository, name, error).await? {
+                Left::Damaged(error) => Left::Unreadable(error),
+                why => why,
+            };
+            return Ok(vec![done(Err(why))]);
+        }
     };
     if end.footer.frames.iter().any(|frame| matches!(frame.kind, FrameKind::Unknown(_))) {
         return Ok(vec![done(Err(Left::Unusable))]);
@@ -165,7 +171,7 @@ async fn needed_chunks(
             }
         }
     }
-    let found = find_elsewhere(repository, class, footer, elsewhere).await?;
+    let found = find_elsewhere(repository, class, &footer.chunks, elsewhere).await?;
     for number in &found.chunks {
         needed[*number] = false;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::id::{ChunkId, PackId};
 use crate::object::FormatError;
-use crate::pack::format::{PackClass, PackFooter};
+use crate::pack::format::{ChunkEntry, PackClass, PackFooter};
 use crate::prune::plan::Pack;
 use crate::prune::repack::left::{Left, why_left};
 use crate::prune::report::Amount;
@@ -20,7 +20,7 @@ const FRAMES_AT_ONCE: usize = 4;
 /// What reading a footer takes.
 const FOOTER_READ: Amount = Amount { objects: 2, bytes: 64 << 10 };
 
-/// The numbers of chunks in a pack's footer, by the pack and the frame where they are said to be.
+/// The numbers of chunks of a pack, by the pack and the frame where they are said to be.
 pub(super) type Elsewhere = BTreeMap<PackId, BTreeMap<u32, Vec<usize>>>;
 
 /// What was found of a pack's chunks in others.
@@ -44,7 +44,7 @@ pub(super) struct Found {
 pub(super) async fn find_elsewhere(
     repository: &Repository,
     class: PackClass,
-    footer: &PackFooter,
+    chunks: &[ChunkEntry],
     elsewhere: Elsewhere,
 ) -> anyhow::Result<Found> {
     let mut found = Found::default();
@@ -62,7 +62,7 @@ pub(super) async fn find_elsewhere(
             for (frame, opened) in run.zip(opened.into_iter().flatten()) {
                 let wanted = u32::try_from(frame).ok().and_then(|frame| frames.get(&frame));
                 for number in wanted.into_iter().flatten().copied() {
-                    let id = footer.chunks[number].id;
+                    let id = chunks[number].id;
                     if opened.chunk(&id).is_some() {
                         found.chunks.push(number);
                     } else if has_entry(&others, frame, &id) {
@@ -90,7 +90,7 @@ impl Found {
             Err(error) => error,
         };
         match why_left(repository, pack, error).await? {
-            Left::Damaged(error) => self.damaged.push((pack.1, error)),
+            Left::Damaged(error) | Left::Unreadable(error) => self.damaged.push((pack.1, error)),
             Left::Archived => self.is_archived = true,
             Left::Unusable => {}
         }

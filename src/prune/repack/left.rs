@@ -10,6 +10,8 @@ use crate::store::is_archived;
 pub(super) enum Left {
     /// It is damaged, as this says.
     Damaged(anyhow::Error),
+    /// So is its end, so that it does not tell what it has.
+    Unreadable(anyhow::Error),
     /// It is archived, though its class does not say so, or so is the pack that has its chunks as well.
     Archived,
     /// Another prune has deleted it, or it has frames of a kind that this program does not know.
