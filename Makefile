@@ -21,8 +21,6 @@ bench:
 # Counts what fixed small cases cost, and compares that with figures that were committed.
 guard:
 	integration_tests/install_prerequisites.sh cc python3 valgrind
-	cargo build --release
-	cargo build --example made_up_stream
 	benches/guard/guard.py
 
 lint:

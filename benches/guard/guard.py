@@ -2,9 +2,10 @@
 """Guards against regressions: counts instructions and bytes of fixed small cases, which no load of the machine changes,
 and compares them with baseline.txt.
 
-    cargo build --release && cargo build --examples
-    benches/guard/guard.py            # fails where a count is further off than its kind may be
+    benches/guard/guard.py            # builds, and fails where a count is further off than its kind may be
     benches/guard/guard.py --update   # writes the counts down: in a commit of its own, which says why they have changed
+
+The program is built as for tests, so that dependencies are compiled once for both, and itself optimised.
 
 Instructions are those of the whole program under `valgrind --tool=callgrind`, with one thread that computes. They hang on
 the processor, for which libraries choose their code, and on the compiler: where one of both is not that of the baseline,
@@ -117,6 +118,18 @@ def read_baseline() -> dict[str, int]:
     return {f"{case} {kind}": int(value) for case, kind, value in lines}
 
 
+def build() -> Path:
+    """Builds the program and the generator; gives the folder that has them."""
+    optimised = {
+        "CARGO_PROFILE_DEV_OPT_LEVEL": "3",
+        "CARGO_PROFILE_DEV_DEBUG_ASSERTIONS": "false",
+        "CARGO_PROFILE_DEV_OVERFLOW_CHECKS": "false",
+    }
+    # With the examples, as then the dependencies are those that the tests were built with.
+    subprocess.run(["cargo", "build", "--bins", "--examples"], cwd=ROOT, env=os.environ | optimised, check=True)
+    return target_directory() / "debug"
+
+
 def target_directory() -> Path:
     command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
     return Path(json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)["target_directory"])
@@ -126,11 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="writes what was counted to baseline.txt")
     arguments = parser.parse_args()
-    target = target_directory()
-    binary, generator = target / "release/btrfs_to_s3", target / "debug/examples/made_up_stream"
-    for path in (binary, generator):
-        if not os.access(path, os.X_OK):
-            parser.error(f"{path} is not there: see --help")
+    built = build()
     here, tolerances = surroundings(), dict(TOLERANCES)
     if "avx2" not in Path("/proc/cpuinfo").read_text().split():
         print("LEFT OUT: instructions; the baseline is that of a processor with AVX2", file=sys.stderr)
@@ -139,7 +148,7 @@ def main() -> None:
         print(f"Instructions may be {TOLERANCE_ELSEWHERE:.0%} off: the baseline is not that of {here[2:]}", file=sys.stderr)
         tolerances["instructions"] = TOLERANCE_ELSEWHERE
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
-        counts = count(Path(folder), binary, generator)
+        counts = count(Path(folder), built / "btrfs_to_s3", built / "examples/made_up_stream")
     if arguments.update:
         lines = (f"{name} {value}\n" for name, value in counts.items())
         BASELINE.write_text(f"{HEAD}{here}\n" + "".join(lines))
