@@ -11,8 +11,8 @@ use crate::repository::notes::{Notes, Said, put_note};
 /// A note names so many packs at most, so that it stays far below the length of a record.
 const PACKS_IN_NOTE: usize = 100_000;
 
-/// Stores notes about the packs that were read, about those that are damaged, about backups that were found damaged, and about those that had been and are
-/// whole again.
+/// Stores notes about the packs that were read, about those that are damaged, about backups that were found damaged, and about
+/// those that had been and are whole again.
 ///
 /// # Errors
 ///

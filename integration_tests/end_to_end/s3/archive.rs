@@ -146,7 +146,6 @@ fn other_commands_neither_thaw_nor_need_it() {
     for command in [
         &["list"][..],
         &["show", &id],
-        &["status"],
         &["stats"],
         &["cost"],
         &["check"],
@@ -156,6 +155,10 @@ fn other_commands_neither_thaw_nor_need_it() {
     ] {
         tool.run(command).assert_code(0);
     }
+    // Of the subvolume itself there is none.
+    let configuration = fs::read_to_string(tool.configuration()).unwrap();
+    fs::write(tool.configuration(), configuration + "[[subvolumes]]\npath = \"/srv/pipe\"\n").unwrap();
+    tool.run(["status"]).assert_code(3);
     input.back_up(&tool).assert_code(0);
     tool.lose_state();
     input.back_up(&tool).assert_code(0);
