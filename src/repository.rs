@@ -89,6 +89,10 @@ impl Repository {
             tokio::join!(list_all(store.as_ref(), layout::CONFIGS), store.get(&first_key, RECORD_LIMIT_BYTES));
         let listed = listed?;
         let Some(number) = listed.iter().filter_map(|object| layout::parse_config_key(&object.key)).max() else {
+            // Whoever may not even look has to be told that.
+            first
+                .map(drop)
+                .or_else(|error| if error.kind == StoreErrorKind::NotFound { Ok(()) } else { Err(error) })?;
             bail!("there is no repository at {}: `btrfs_to_s3 init` makes one", store.url());
         };
         let key = layout::config_key(number);
