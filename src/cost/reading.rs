@@ -9,8 +9,8 @@ use super::prices::{ClassPrices, Prices};
 use crate::store::StorageClassName;
 use crate::store::thaw::ThawTier;
 
-/// Of each pack, its length is asked for and its end is read.
-const GETS_PER_PACK: u64 = 2;
+/// Of each pack, its end is read.
+const GETS_PER_PACK: u64 = 1;
 /// The rest comes in pieces of about this size. A window of a restore is twice as long before compression.
 const BYTES_PER_GET: u64 = 4 << 20;
 
