@@ -3,12 +3,14 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::policy::Policies;
 use super::requests::Usage;
@@ -22,7 +24,8 @@ use super::{
 ///
 /// An operation that fails with [`StoreErrorKind::Transient`] is taken for a sign that the store is asked too much: half
 /// as many run from then on, and one more after each round that succeeds, as TCP does it. Operations that were under
-/// way together and fail together count once.
+/// way together and fail together count once. Where one at a time is still too much, as a server that is near allows few
+/// a second, they begin some time apart, which grows with each failure and shrinks with each success.
 ///
 /// Each operation is a task of its own, so that one that nobody asks for meanwhile goes on and makes place for others: what
 /// reads ahead and waits for another operation before it looks at what it has read would otherwise wait for ever. An
@@ -37,7 +40,14 @@ pub struct LimitStore {
 struct Limit {
     permits: Semaphore,
     window: Mutex<Window>,
+    /// When the next operation may begin.
+    next_at: Mutex<Instant>,
 }
+
+/// Operations begin at least so far apart once they are kept apart, and no further; with what is further apart, the pauses
+/// between tries have to do.
+const FIRST_GAP: Duration = Duration::from_millis(50);
+const LONGEST_GAP: Duration = Duration::from_millis(500);
 
 /// How many operations may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,18 +62,30 @@ struct Window {
     successes: usize,
     /// How often the bound was lowered.
     lowered: u64,
+    /// How far apart operations begin.
+    gap: Duration,
 }
 
 impl Window {
+    fn new(most: usize) -> Self {
+        Self { most, allowed: most, permits: most, successes: 0, lowered: 0, gap: Duration::ZERO }
+    }
+
     /// Takes the outcome of an operation that began when the bound had been lowered `lowered` times.
     fn note(&mut self, is_busy: bool, lowered: u64) {
-        if !is_busy {
+        if !is_busy && !self.gap.is_zero() {
+            let shorter = self.gap.mul_f64(0.875);
+            self.gap = if shorter < FIRST_GAP / 2 { Duration::ZERO } else { shorter };
+        } else if !is_busy {
             self.successes += 1;
             if self.successes >= self.allowed && self.allowed < self.most {
                 self.allowed += 1;
                 self.successes = 0;
             }
         } else if lowered == self.lowered {
+            if self.allowed == 1 && self.most > 1 {
+                self.gap = (self.gap + self.gap / 2).clamp(FIRST_GAP, LONGEST_GAP);
+            }
             self.allowed = (self.allowed / 2).max(1);
             self.successes = 0;
             self.lowered += 1;
@@ -76,8 +98,7 @@ impl LimitStore {
     #[must_use]
     pub fn new(inner: Store, operations: NonZeroUsize) -> Self {
         let most = operations.get().min(Semaphore::MAX_PERMITS);
-        let window = Mutex::new(Window { most, allowed: most, permits: most, successes: 0, lowered: 0 });
-        Self { inner, limit: Arc::new(Limit { permits: Semaphore::new(most), window }) }
+        Self { inner, limit: Arc::new(Limit::new(most)) }
     }
 
     async fn run<T, F>(&self, operation: impl FnOnce(Store) -> F) -> Result<T, StoreError>
@@ -101,12 +122,33 @@ impl LimitStore {
 }
 
 impl Limit {
+    fn new(most: usize) -> Self {
+        let window = Mutex::new(Window::new(most));
+        Self { permits: Semaphore::new(most), window, next_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until an operation may begin.
+    async fn wait_for_turn(&self) {
+        let gap = self.window().gap;
+        if gap.is_zero() {
+            return;
+        }
+        let at = {
+            let mut next_at = self.next_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = (*next_at).max(Instant::now());
+            *next_at = at + gap;
+            at
+        };
+        sleep_until(at).await;
+    }
+
     fn window(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn run<T>(&self, operation: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        self.wait_for_turn().await;
         let lowered = self.window().lowered;
         let result = operation.await;
         let is_busy = result.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Transient);
@@ -198,6 +240,8 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Poll;
 
+    use futures_util::stream::{self, StreamExt};
+
     use super::*;
     use crate::clock::SystemClock;
     use crate::store::faulty::{Fault, FaultyStore};
@@ -272,7 +316,7 @@ mod tests {
         assert_eq!((store.limit.permits.available_permits(), store.limit.window().permits), (8, 8));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_store_that_never_answers_is_asked_one_thing_at_a_time() {
         let failing = FaultyStore::new(memory()).with_fault(Fault::From(1), StoreErrorKind::Transient);
         let store = LimitStore::new(Arc::new(failing), limit(8));
@@ -284,12 +328,58 @@ mod tests {
 
     #[test]
     fn operations_that_fail_together_count_once() {
-        let mut window = Window { most: 8, allowed: 8, permits: 8, successes: 0, lowered: 0 };
+        let mut window = Window::new(8);
         for _ in 0..8 {
             window.note(true, 0);
         }
         assert_eq!((window.allowed, window.lowered), (4, 1));
         window.note(true, 1);
         assert_eq!(window.allowed, 2);
+    }
+
+    /// A server that lets so many requests a second through, as many at once, and refuses the others at once.
+    struct Rationed {
+        per_second: f64,
+        tokens: f64,
+        filled_at: Instant,
+        refused: u32,
+    }
+
+    impl Rationed {
+        fn ask(&mut self) -> Result<(), StoreError> {
+            let now = Instant::now();
+            let new = (now - self.filled_at).as_secs_f64() * self.per_second;
+            (self.tokens, self.filled_at) = ((self.tokens + new).min(self.per_second), now);
+            if self.tokens >= 1.0 {
+                self.tokens -= 1.0;
+                return Ok(());
+            }
+            self.refused += 1;
+            let (operation, reason) = ("reading", "busy".to_owned());
+            Err(StoreError { kind: StoreErrorKind::Transient, operation, object: "a".to_owned(), reason })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_server_that_allows_few_requests_a_second_nearly_all_of_these_are_used() {
+        const REQUESTS: u32 = 200;
+        for per_second in [3.0, 10.0] {
+            let limit = &Limit::new(8);
+            let server = &Mutex::new(Rationed { per_second, tokens: 1.0, filled_at: Instant::now(), refused: 0 });
+            let began = Instant::now();
+            // As many as a restore has under way, each tried again after pauses that double.
+            let request = |_| async move {
+                let mut pause = Duration::from_millis(400);
+                while limit.run(async { server.lock().unwrap().ask() }).await.is_err() {
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(Duration::from_mins(1));
+                }
+            };
+            stream::iter(0..REQUESTS).map(request).buffered(16).for_each(async |()| {}).await;
+            let (took, refused) = (began.elapsed().as_secs_f64(), server.lock().unwrap().refused);
+            assert!(took < f64::from(REQUESTS) / per_second * 1.25, "{took} s at {per_second} a second");
+            assert!(refused < REQUESTS / 2, "{refused} at {per_second} a second");
+            assert!(limit.window().gap > Duration::ZERO);
+        }
     }
 }
