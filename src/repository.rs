@@ -97,16 +97,19 @@ impl Repository {
         };
         let key = layout::config_key(number);
         let decode = |bytes: &Bytes| decode_record::<RepositoryConfig>(ObjectKind::Config, bytes);
-        let first = first.ok().filter(|_| number == FIRST_CONFIG).and_then(|bytes| decode(&bytes).ok());
-        let (id, config) = match first {
-            Some(config) => config,
-            None => {
-                let read = async || {
-                    let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
-                    decode(&bytes).map_err(|error| fault(&store, &key, &error))
-                };
-                twice_if_damaged(read).await?
-            }
+        let first = match first {
+            Ok(bytes) if number == FIRST_CONFIG => decode(&bytes).ok(),
+            Err(error) if number == FIRST_CONFIG => return Err(error.into()),
+            _ => None,
+        };
+        let (id, config) = if let Some(config) = first {
+            config
+        } else {
+            let read = async || {
+                let bytes = store.get(&key, RECORD_LIMIT_BYTES).await?;
+                decode(&bytes).map_err(|error| fault(&store, &key, &error))
+            };
+            twice_if_damaged(read).await?
         };
         if config.number != number {
             return Err(fault(&store, &key, &FormatError::invalid("it is the config of another number")));
