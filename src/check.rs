@@ -35,11 +35,12 @@ use crate::pack::format::PackClass;
 use crate::repository::cache::RecordCache;
 use crate::repository::catalog::{Catalog, Published};
 use crate::repository::index::ChunkIndex;
+use crate::repository::listing::signs_of_moves;
 use crate::repository::needs::{BadPlaces, BeyondIndex, NeedsWalk};
 use crate::repository::notes::Notes;
 use crate::repository::reader::ChunkReader;
 use crate::repository::scratch::ScratchFolder;
-use crate::repository::{Damage, Repository, plans};
+use crate::repository::{Damage, Repository};
 
 /// All is looked at so often at most, where prunes delete what is looked at.
 const LOOKS_MAX: usize = 4;
@@ -92,11 +93,11 @@ pub async fn check(
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Report> {
     for _ in 1..LOOKS_MAX {
-        let announced = plans::announced(repository).await?;
+        let signs = signs_of_moves(repository).await?;
         let report = look(repository, options, monitor).await?;
         let is_whole = report.findings.is_empty() && report.affected.is_empty();
-        // What was missed may have been deleted by a prune, and be elsewhere.
-        if is_whole || plans::announced(repository).await? == announced {
+        // What was missed may have been deleted by a prune or a repair, and be elsewhere.
+        if is_whole || signs_of_moves(repository).await? == signs {
             return Ok(report);
         }
     }
@@ -145,10 +146,14 @@ async fn look(repository: &Repository, options: &CheckOptions, monitor: &Arc<dyn
     report.replaced_packs = suspects.into_iter().collect();
     report.replaced_packs.sort_unstable();
     let catalog = Catalog::load(repository, &RecordCache::none()).await?;
+    // What has been published since has packs and segments that were not looked at.
+    let had_ended = |backup: &&Published| structure.had_ended(backup.id().into());
+    let published: Vec<&Published> = catalog.published.iter().filter(had_ended).collect();
+    report.counts.backups = published.len() as u64;
     manifests_can_be_read(&catalog, &mut report);
     let reader = ChunkReader::new(repository, &index);
     let walk = NeedsWalk::new(reader).beyond_index(BeyondIndex { listed: &structure.listed, bad: &bad });
-    every_chunk_is_there(&catalog, walk, options.files_at_most, &mut report).await?;
+    every_chunk_is_there(&catalog, &published, walk, options.files_at_most, &mut report).await?;
     report.drop_repetitions();
     Ok(report)
 }
@@ -165,19 +170,19 @@ fn mended(notes: &Notes, read: &HashSet<(PackClass, PackId)>, bad_packs: &[(Pack
 /// The manifests of all backups that count, and of those they were made on, can be read.
 fn manifests_can_be_read(catalog: &Catalog, report: &mut Report) {
     catalog.damaged.iter().for_each(|error| report.add_error(Severity::Damage, "manifests_can_be_read", error));
-    report.counts.backups = catalog.published.len() as u64;
 }
 
 /// Every chunk of the trees of every backup is there, and every chain is whole.
 async fn every_chunk_is_there(
     catalog: &Catalog,
+    published: &[&Published],
     mut walk: NeedsWalk<'_>,
     files_at_most: usize,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let forgotten = catalog.forgotten.iter().map(|forgotten| &forgotten.backup);
     let (mut damaged, mut losses) = (HashMap::new(), HashMap::new());
-    for backup in catalog.published.iter().chain(forgotten) {
+    for backup in published.iter().copied().chain(forgotten) {
         let lost = walk.visit(&backup.manifest).await?;
         if let Some(first) = lost.first() {
             let reason = format!("{} chunks of it are lost: chunk {}: {}", lost.len(), first.chunk, first.reason);
@@ -187,7 +192,7 @@ async fn every_chunk_is_there(
             }
         }
     }
-    for backup in &catalog.published {
+    for backup in published {
         if let Some(affected) = affected(catalog, backup, &damaged) {
             report.affected.push(Affected { losses: losses.remove(&backup.id()), ..affected });
         }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use crate::damage::{DAMAGES, Scene};
 use crate::samples::{Sample, random_bytes};
+use crate::scripted::meanwhile;
 use crate::world::{Made, Notes as Monitored, World};
 
 async fn check_through(world: &World, store: Store, data: Option<Subset>) -> anyhow::Result<Report> {
@@ -60,6 +61,35 @@ async fn a_whole_repository_has_no_flaw() {
         assert!(report.counts.nodes > 6 && report.counts.sessions == 4 && report.counts.packs_unused > 0);
     }
     assert_eq!(world.keys("").await, before);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_published_while_a_check_goes_on_is_not_called_damaged() {
+    let world = Arc::new(World::new().await);
+    three(&world).await;
+    // Everything of it but its commit is there when the check begins.
+    let later = world.copy().await;
+    later.back_up_from("three", &Sample::random(9, 100_000)).await;
+    let before = world.keys("").await;
+    let new = later.objects("").await.into_iter().filter(|(key, _)| !before.contains(key));
+    let (commit, rest): (Vec<_>, Vec<_>) = new.partition(|(key, _)| key.as_str().ends_with("/end"));
+    for (key, body) in rest {
+        world.put(&key, body).await;
+    }
+    let commit = Arc::new((Arc::clone(&world), commit));
+    let publish = move || {
+        let commit = Arc::clone(&commit);
+        async move {
+            let (world, [(key, body)]) = (&commit.0, commit.1.as_slice()) else { panic!("one commit") };
+            world.put(key, body.clone()).await;
+        }
+    };
+    // The structure has been looked at by then, and the catalog has not.
+    let is_late = |operation, target: &str| operation == Operation::List && target.starts_with("notes/");
+    let store = meanwhile(world.store(), 1, is_late, publish);
+    let report = check_through(&world, store as Store, None).await.unwrap();
+    assert_eq!((report.findings, report.affected), (vec![], vec![]));
+    assert_eq!(check_it(&world, None).await.counts.backups, 4);
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ pub(super) struct IndexedPack {
 #[derive(Debug, Default)]
 pub(super) struct Structure {
     outcomes: HashMap<SessionId, Outcome>,
+    /// Sessions that had ended when they were listed.
+    ended: HashSet<SessionId>,
     /// Sessions of prunes, which have put into other packs what backups need.
     repacks: HashSet<SessionId>,
     pub(super) indexed: HashMap<(PackClass, PackId), IndexedPack>,
@@ -44,6 +46,7 @@ impl Structure {
         let mut structure = Self::default();
         let sessions = list_sessions(repository).await?;
         report.counts.sessions = (sessions.ended.len() + sessions.open.len()) as u64;
+        structure.ended.extend(&sessions.ended);
         structure.starts_can_be_read(repository, &sessions, report).await?;
         structure.ends_can_be_read(repository, sessions.ended, report).await?;
         structure.segments_can_be_read(repository, report).await?;
@@ -51,6 +54,11 @@ impl Structure {
         structure.leave_deleted_packs_out(repository).await?;
         structure.packs_are_there_with_their_lengths(repository, report);
         Ok(structure)
+    }
+
+    /// Whether a session had ended before anything else was looked at.
+    pub(super) fn had_ended(&self, session: SessionId) -> bool {
+        self.ended.contains(&session)
     }
 
     /// The start of every session can be read: it says whose it is.

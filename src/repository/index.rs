@@ -21,7 +21,7 @@ use crate::repository::cache::RecordCache;
 use crate::repository::listing::{Listing, Purpose};
 use crate::repository::notes::Notes;
 use crate::repository::plans::{self, Named};
-use crate::repository::session::list_sessions;
+use crate::repository::session::{REPAIR, list_sessions, read_start};
 use crate::repository::{Damage, Repository, layout, twice_if_damaged};
 use crate::store::{Key, StoreErrorKind, list_all};
 use crate::tree::node::Hint;
@@ -174,7 +174,8 @@ impl ChunkIndex {
     }
 
     /// Whether no segment was left out of a session that has ended meanwhile: what it replaces may have been gone already when
-    /// segments were listed. Who builds on the index has announced a session, for which whoever would delete that waits.
+    /// segments were listed. Who builds on the index has announced a session, for which prunes wait that would delete
+    /// that; repairs do not.
     async fn misses_nothing(
         &self,
         repository: &Repository,
@@ -183,11 +184,16 @@ impl ChunkIndex {
     ) -> anyhow::Result<bool> {
         let left_out = self.uncounted.iter().map(|(_, session)| *session);
         let left_out: HashSet<SessionId> = left_out.filter(|session| !listing.ended.contains(session)).collect();
-        if purpose == Purpose::Building || left_out.is_empty() {
+        if left_out.is_empty() {
             return Ok(true);
         }
         let ended = list_sessions(repository).await?.ended;
-        Ok(!ended.iter().any(|session| left_out.contains(session)))
+        for session in ended.into_iter().filter(|session| left_out.contains(session)) {
+            if purpose == Purpose::Reading || is_of_repair(repository, session).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What unfinished plans named when the index was opened to build on it.
@@ -392,6 +398,15 @@ impl ChunkIndex {
             }
             added => Ok(added?),
         }
+    }
+}
+
+/// Whether a session is that of a repair, as far as its start can be read.
+async fn is_of_repair(repository: &Repository, session: SessionId) -> anyhow::Result<bool> {
+    match read_start(repository, session, &RecordCache::none()).await {
+        Ok(start) => Ok(start.purpose == REPAIR),
+        Err(error) if error.downcast_ref::<Damage>().is_some() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

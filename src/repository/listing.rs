@@ -102,6 +102,18 @@ pub async fn list_segments(repository: &Repository) -> anyhow::Result<Vec<Segmen
     Ok(list_index(repository).await?.segments.into_keys().collect())
 }
 
+/// What shows that chunks may have been put elsewhere since: what prunes have announced, and the segments, as repairs put one
+/// before they delete anything. To be asked for before what is compared with it.
+///
+/// # Errors
+///
+/// If the store fails.
+pub(crate) async fn signs_of_moves(repository: &Repository) -> anyhow::Result<BTreeSet<Key>> {
+    let mut signs = plans::announced(repository).await?;
+    signs.extend(list_segments(repository).await?.iter().map(layout::segment_key));
+    Ok(signs)
+}
+
 /// All objects of the index.
 #[derive(Debug, Default)]
 pub(crate) struct IndexListing {

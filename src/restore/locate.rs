@@ -18,11 +18,12 @@ use crate::pack::format::{ChunkEntry, FrameEntry, PackClass, PackFooter};
 use crate::records::manifest::Manifest;
 use crate::repository::cache::RecordCache;
 use crate::repository::index::{ChunkIndex, find_footer};
+use crate::repository::listing::signs_of_moves;
 use crate::repository::packs::{OpenFrame, frames_in_end, is_there, read_frames, read_last};
 use crate::repository::recent::Recent;
 use crate::repository::scratch::ScratchFolder;
 use crate::repository::tables::TableIndex;
-use crate::repository::{Damage, Repository, layout, plans};
+use crate::repository::{Damage, Repository, layout};
 use crate::restore::{DataListing, RestoreOptions};
 use crate::store::thaw::ThawState;
 use crate::store::{Key, is_archived};
@@ -361,8 +362,8 @@ impl Locator {
             if let Some(bytes) = self.read_in_one(id, class, of_class.filter(is_other), &mut archived).await? {
                 return Ok(bytes);
             }
-            // A prune may have deleted what this one says, and have found the chunk in a pack that is newer.
-            if plans::announced(&self.repository).await? == index.announced {
+            // A prune or a repair may have deleted what this one says, and the chunk be in a pack that is newer.
+            if signs_of_moves(&self.repository).await? == index.signs {
                 return Err(archived.unwrap_or(failure));
             }
             self.index.lock().await.take_if(|current| Arc::ptr_eq(current, &index));
@@ -404,8 +405,8 @@ fn hint_of(place: &Location) -> Hint {
 #[derive(Debug)]
 struct ScratchIndex {
     chunks: ChunkIndex,
-    /// What prunes had announced when it was made.
-    announced: BTreeSet<Key>,
+    /// What had been moved when it was made.
+    signs: BTreeSet<Key>,
     _folder: ScratchFolder,
 }
 
@@ -414,8 +415,8 @@ impl ScratchIndex {
         let folder = ScratchFolder::make(&locator.scratch_directory)?;
         let (access, no_cache) = (Access::Exclusive, RecordCache::none());
         let monitor = locator.monitor.as_ref();
-        let announced = plans::announced(&locator.repository).await?;
+        let signs = signs_of_moves(&locator.repository).await?;
         let chunks = ChunkIndex::open_to_read(&locator.repository, folder.path(), access, &no_cache, monitor).await?;
-        Ok(Self { chunks, announced, _folder: folder })
+        Ok(Self { chunks, signs, _folder: folder })
     }
 }
