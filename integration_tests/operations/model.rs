@@ -25,6 +25,8 @@ mod faults;
 mod garbage;
 #[path = "model/judging.rs"]
 mod judging;
+#[path = "model/mending.rs"]
+mod mending;
 #[path = "model/quiet.rs"]
 mod quiet;
 #[path = "model/runs.rs"]

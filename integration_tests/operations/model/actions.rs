@@ -47,6 +47,10 @@ pub(crate) enum Action {
     Unforget(usize),
     /// A host deletes what no backup needs.
     Prune(usize),
+    /// A host replaces a pack, and makes the index again.
+    Repair(usize),
+    /// A host looks at everything.
+    Check(usize),
     LosePack,
 }
 
@@ -91,6 +95,7 @@ impl Schedule {
                     | Event::KilledAtTheFinalList
                     | Event::KilledWhileDeleting
                     | Event::KilledRepack
+                    | Event::KilledWhileReplacing
             );
             let (requests, accidents) = if matters { (150, 5) } else { (400, 1) };
             let is_slow = run.has(Mark::LeftBehind);
@@ -116,6 +121,8 @@ impl Schedule {
                 choices.push((6, Action::Unforget(host)));
             }
             if !self.truth.published.is_empty() {
+                choices.push((3, Action::Repair(host)));
+                choices.push((1, Action::Check(host)));
                 choices.push((5, Action::Restore(host)));
                 choices.push((3, Action::List(host)));
                 choices.push((4, Action::KeepMemory(host)));
@@ -154,12 +161,14 @@ impl Schedule {
                 let (grace, max_unused) = (self.grace, self.max_unused());
                 self.begin(host, Kind::Prune, |client| Task::new(client.prune(grace, max_unused)));
             }
+            Action::Repair(host) => self.begin_repair(host),
+            Action::Check(host) => self.begin(host, Kind::Check, |client| Task::new(client.check())),
             Action::LosePack => self.lose_pack().await,
         }
         Ok(())
     }
 
-    fn begin(&mut self, host: usize, kind: Kind, start: impl FnOnce(Client) -> Task<Report>) {
+    pub(crate) fn begin(&mut self, host: usize, kind: Kind, start: impl FnOnce(Client) -> Task<Report>) {
         let (id, told) = (self.begun, Arc::new(Told::default()));
         self.begun += 1;
         self.to_begin = self.to_begin.saturating_sub(1);
@@ -206,6 +215,7 @@ impl Schedule {
             number: u8::try_from(self.begun % 250).unwrap() + 1,
             files,
             incremental: self.dice.per_mille(500),
+            unchanged: self.dice.per_mille(80),
         };
         self.begin(host, Kind::Backup, |client| Task::new(client.back_up(plan)));
     }
@@ -255,7 +265,7 @@ impl Schedule {
         let request = waiting.request.clone();
         let is_commit =
             matches!(&request, Request::Put(key, ..) if key.as_str().ends_with("/end") && self.has_manifest(run));
-        let may_delete = self.runs[&run].kind == Kind::Prune;
+        let may_delete = matches!(self.runs[&run].kind, Kind::Prune | Kind::Repair);
         let deletes = matches!(request, Request::Delete(_));
         ensure(Invariant::OnlyPruneDeletes, !deletes || may_delete, || format!("run {run}: {request}"))?;
         let mut reply = Err(request.failure(fate.kind(), &format!("{fate:?}")));
@@ -300,8 +310,10 @@ impl Schedule {
     fn phase(&self, run: RunId) -> Event {
         let puts = self.shared.board.put_targets(run);
         let puts_at = |part: &str| puts.iter().any(|key| key.as_str().contains(part));
-        if self.runs[&run].kind == Kind::Look {
+        if matches!(self.runs[&run].kind, Kind::Look | Kind::Check) {
             Event::KilledRestore
+        } else if self.runs[&run].kind == Kind::Repair {
+            if self.shared.board.deletes(run) { Event::KilledWhileReplacing } else { Event::KilledRepair }
         } else if self.runs[&run].kind == Kind::Unforget {
             if puts_at("/end") { Event::KilledAtTheCommit } else { Event::KilledUnforget }
         } else if self.runs[&run].kind == Kind::Prune {

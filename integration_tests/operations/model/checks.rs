@@ -40,10 +40,11 @@ pub(crate) enum Invariant {
     UsedPacksAreIndexed,
     /// After a run of each host without faults, no session is open.
     NothingIsLeftOpen,
-    /// No other run than a prune deletes anything. As objects are never replaced either, what has been restored once
+    /// No other run than a prune or a repair deletes anything. As objects are never replaced either, what has been restored once
     /// still can be, until something is deleted.
     OnlyPruneDeletes,
-    /// A prune deletes nothing but what a final list names, and the records of its plan.
+    /// A prune deletes nothing but what a final list names, and the records of its plan; a repair nothing but packs and
+    /// segments that it has replaced, and not before what it has put counts.
     OnlySettledObjectsAreDeleted,
     /// A prune that nothing else goes on beside leaves nothing that no backup needs.
     NoGarbageIsLeft,

@@ -26,6 +26,7 @@ macro_rules! events {
 events! {
     BackupPublished: "backups that were published",
     IncrementalPublished: "incremental ones of these",
+    UnchangedPublished: "that found nothing changed",
     BackupsOverlapped: "that began while another was under way",
     PacksOfOthersUsed: "that use packs of other sessions",
     CacheLost: "begun without what the host remembered",
@@ -84,6 +85,15 @@ events! {
     KilledPrune: "elsewhere",
     DeletedLate: "deletions that had their effect late",
     SessionVoided: "sessions given up by prune",
+    Repaired: "repairs",
+    RepairReplacedPacks: "that put packs in the place of others",
+    RepairReplacedSegments: "that replaced index segments",
+    RepairAddedPacks: "that added packs to the index",
+    RepairMetPlan: "that began while a plan was unfinished",
+    RepairFailed: "that failed",
+    KilledRepair: "that were killed",
+    KilledWhileReplacing: "while they deleted what they had replaced",
+    CheckCompleted: "checks beside others",
     PackLost: "packs lost",
 }
 

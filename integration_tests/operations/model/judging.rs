@@ -6,6 +6,7 @@ use btrfs_to_s3::backup::BackupSummary;
 use btrfs_to_s3::clock::Clock;
 use btrfs_to_s3::id::ManifestId;
 use btrfs_to_s3::prune::PruneReport;
+use btrfs_to_s3::records::manifest::BackupKind;
 use btrfs_to_s3::repository::session::Unsettled;
 use btrfs_to_s3::store::Key;
 
@@ -35,7 +36,11 @@ impl Schedule {
         // A prune goes on without rewriting, merging or tables where the store has failed at that.
         let left_out = ["rewriting packs: ", "merging index segments: ", "making look-up tables of the index: "];
         let is_of_fault = |problem: &String| run.faults > 0 && left_out.iter().any(|what| problem.starts_with(what));
-        let holds = problems.iter().all(is_of_fault) || excused;
+        // Until a repair has replaced the segments as well, they name packs that it has deleted.
+        let is_of_repair = |problem: &String| {
+            self.truth.packs_replaced > 0 && problem.contains("of the packs that the index names are missing")
+        };
+        let holds = problems.iter().all(|problem| is_of_fault(problem) || is_of_repair(problem)) || excused;
         ensure(Invariant::NoDamageIsMadeUp, holds, || format!("run {}: {problems:?}", run.id))?;
         if let Some(seen) = run.told.seen.lock().unwrap().as_ref() {
             self.events.count(Event::CatalogRead);
@@ -66,15 +71,21 @@ impl Schedule {
                         format!("run {} says it is back as {}", run.id, summary.id())
                     })
                 }
-                Err(error) => {
-                    self.events.count(Event::UnforgetFailed);
-                    let may_be_gone = !self.truth.protected(self.world.now(), self.grace).contains(id);
-                    let message = format!("{error:#}");
-                    let is_back = message.contains("it is there already as backup");
-                    let waits = self.truth.plans_put > 0 && message.contains("by a prune that is under way");
-                    let may_fail = may_be_gone || is_back || waits || self.truth.published[id].is_damaged;
-                    judge_failure(run, may_fail || self.was_ended_by_others(run), error)
+                Err(error) => self.judge_failed_unforget(run, *id, error),
+            },
+            Report::Repair(ended) => match ended.as_ref() {
+                Ok(repaired) => {
+                    self.note_repair(run, repaired);
+                    Ok(())
                 }
+                Err(error) => {
+                    self.events.count(Event::RepairFailed);
+                    judge_failure(run, self.truth.packs_lost > 0 || self.was_ended_by_others(run), error)
+                }
+            },
+            Report::Check(ended) => match ended.as_ref() {
+                Ok(checkup) => self.judge_check(run, checkup),
+                Err(error) => judge_failure(run, self.truth.packs_lost > 0, error),
             },
             Report::Prune(ended) => match ended.as_ref() {
                 Ok(report) => {
@@ -87,6 +98,16 @@ impl Schedule {
                 }
             },
         }
+    }
+
+    fn judge_failed_unforget(&mut self, run: &Run, id: ManifestId, error: &anyhow::Error) -> Checked {
+        self.events.count(Event::UnforgetFailed);
+        let may_be_gone = !self.truth.protected(self.world.now(), self.grace).contains(&id);
+        let message = format!("{error:#}");
+        let is_back = message.contains("it is there already as backup");
+        let waits = self.truth.plans_put > 0 && message.contains("by a prune that is under way");
+        let may_fail = may_be_gone || is_back || waits || self.truth.published[&id].is_damaged;
+        judge_failure(run, may_fail || self.was_ended_by_others(run), error)
     }
 
     fn note_prune(&mut self, run: &Run, report: &PruneReport) {
@@ -122,7 +143,8 @@ impl Schedule {
         self.events.count(Event::BackupPublished);
         let manifest = &summary.manifest;
         for (event, happened) in [
-            (Event::IncrementalPublished, manifest.parent.is_some()),
+            (Event::IncrementalPublished, manifest.kind == BackupKind::Incremental),
+            (Event::UnchangedPublished, manifest.kind == BackupKind::Unchanged),
             (Event::BackupsOverlapped, run.has(Mark::Overlaps)),
             (Event::SuspendedRunEnded, run.has(Mark::WasSuspended)),
             (Event::BackupMetPlan, run.has(Mark::MetPlan)),

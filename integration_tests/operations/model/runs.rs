@@ -15,7 +15,7 @@ use btrfs_to_s3::forget::unforget;
 use btrfs_to_s3::id::{ManifestId, Randomness};
 use btrfs_to_s3::monitor::Monitor;
 use btrfs_to_s3::prune::{MaxUnused, MergeOptions, PruneOptions, PruneReport, RepackOptions, Voiding, prune};
-use btrfs_to_s3::records::manifest::Parent;
+use btrfs_to_s3::records::manifest::{BackupKind, Parent};
 use btrfs_to_s3::repository::Repository;
 use btrfs_to_s3::repository::cache::RecordCache;
 use btrfs_to_s3::repository::catalog::{Catalog, Published, read_chain};
@@ -25,6 +25,7 @@ use btrfs_to_s3::store::retry::{RetryPolicy, RetryStore};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::board::{Board, BoardStore, RunId};
+use crate::model::mending::{Checkup, Repaired};
 use crate::model::quiet::{Readers, Task, WatchedSource};
 use crate::samples::{Sample, origin};
 use crate::world::{MemorySink, Notes};
@@ -152,6 +153,8 @@ pub(crate) struct Plan {
     pub(crate) number: u8,
     pub(crate) files: Vec<Vec<u8>>,
     pub(crate) incremental: bool,
+    /// Whether it is as its last backup has it.
+    pub(crate) unchanged: bool,
 }
 
 /// What a run has come to.
@@ -162,6 +165,8 @@ pub(crate) enum Report {
     Listing(anyhow::Result<BTreeSet<ManifestId>>),
     Prune(Box<anyhow::Result<PruneReport>>),
     Unforget(ManifestId, Box<anyhow::Result<BackupSummary>>),
+    Repair(Box<anyhow::Result<Repaired>>),
+    Check(Box<anyhow::Result<Checkup>>),
 }
 
 /// What a run is for.
@@ -172,6 +177,9 @@ pub(crate) enum Kind {
     Look,
     Prune,
     Unforget,
+    Repair,
+    /// It may forget what is damaged.
+    Check,
 }
 
 /// What a run tells while it goes on.
@@ -189,6 +197,8 @@ impl Report {
             Self::Restore(_, ended) => ended.as_ref().err(),
             Self::Listing(ended) => ended.as_ref().err(),
             Self::Prune(ended) => ended.as_ref().as_ref().err(),
+            Self::Repair(ended) => ended.as_ref().as_ref().err(),
+            Self::Check(ended) => ended.as_ref().as_ref().err(),
         }
     }
 }
@@ -243,8 +253,8 @@ pub(crate) struct Shared {
 
 /// A host's side of a run.
 pub(crate) struct Client {
-    shared: Shared,
-    host: Host,
+    pub(crate) shared: Shared,
+    pub(crate) host: Host,
     clock: Arc<dyn Clock>,
     store: Store,
     told: Arc<Told>,
@@ -312,12 +322,12 @@ impl Client {
         }
     }
 
-    async fn open(&self) -> anyhow::Result<Repository> {
+    pub(crate) async fn open(&self) -> anyhow::Result<Repository> {
         let repository = Repository::open(Arc::clone(&self.store), Arc::clone(&self.clock)).await?;
         Ok(repository.with_randomness(Arc::clone(&self.shared.ids)))
     }
 
-    fn monitor(&self) -> Arc<dyn Monitor> {
+    pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {
         Arc::clone(&self.told.notes) as Arc<dyn Monitor>
     }
 
@@ -345,6 +355,11 @@ impl Client {
                 return Err(error);
             }
         };
+        if let Some(parent) = parent.as_ref().filter(|_| plan.unchanged) {
+            self.shared.streams.lock().unwrap().insert(self.run, (Vec::new(), self.packs_lost_before));
+            return run.publish_unchanged(parent, self.clock.now(), &never_interrupted()).await;
+        }
+        let parent = parent.as_ref().and_then(Published::as_parent);
         let sample =
             Sample { parent: parent.as_ref().map(Parent::version), ..Sample::of_files(plan.number, plan.files) };
         let bytes = sample.stream();
@@ -360,14 +375,15 @@ impl Client {
     }
 
     /// The backup that the next one is made against.
-    async fn newest(&self, repository: &Repository, plan: &Plan) -> anyhow::Result<Option<Parent>> {
-        if !plan.incremental {
+    async fn newest(&self, repository: &Repository, plan: &Plan) -> anyhow::Result<Option<Published>> {
+        if !plan.incremental && !plan.unchanged {
             return Ok(None);
         }
         let catalog = self.catalog(repository).await?;
         let ours =
             |backup: &&Published| backup.manifest.host == self.host.name && backup.manifest.subvolume == plan.subvolume;
-        Ok(catalog.published.iter().rfind(ours).and_then(Published::as_parent))
+        let has_stream = |backup: &&Published| backup.manifest.kind != BackupKind::Unchanged;
+        Ok(catalog.published.iter().filter(has_stream).rfind(ours).cloned())
     }
 
     pub(crate) async fn restore(self, id: ManifestId) -> Report {
@@ -412,7 +428,7 @@ pub(crate) async fn restore(
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Vec<u8>> {
     let chain = read_chain(repository, id).await?;
-    let backup = chain.last().unwrap();
+    let backup = chain.iter().rfind(|backup| backup.manifest.kind != BackupKind::Unchanged).unwrap();
     let (sink, options) = (MemorySink::default(), RestoreOptions::new(scratch.to_owned()));
     let sink_end = restore_stream(repository, &backup.manifest, Box::new(sink.clone()), &options, monitor).await?;
     sink_end.finish()?;

@@ -27,7 +27,7 @@ use crate::model::faults::{Late, Roughness};
 use crate::model::garbage::check_no_garbage;
 use crate::model::quiet::{Readers, runtime, settle};
 use crate::model::runs::{Machine, Run, Shared, WorldClock};
-use crate::model::truth::{Backup, Truth, is_of_table, is_pack};
+use crate::model::truth::{Backup, Session, Truth, is_of_table, is_pack};
 
 pub(crate) const REPOSITORY: RepositoryId = RepositoryId::from_bytes([0x11; 16]);
 /// A schedule that is not over after so many steps never ends.
@@ -130,7 +130,7 @@ impl Schedule {
         while let Some(action) = self.choose() {
             self.step(action).await?;
         }
-        self.wind_up().await
+        Box::pin(self.wind_up()).await
     }
 
     pub(crate) async fn step(&mut self, action: Action) -> Checked {
@@ -253,15 +253,19 @@ impl Schedule {
             (Request::Put(key, ..), Ok(_)) if key.as_str().ends_with("/final") => {
                 self.events.count(Event::FinalListMetAnother);
             }
-            (Request::Delete(key), Ok(_)) => self.deleted(key).await?,
+            (Request::Delete(key), Ok(_)) => self.deleted(run, key).await?,
             _ => {}
         }
         Ok(reply)
     }
 
-    /// Takes note of an object that a prune has deleted.
-    async fn deleted(&mut self, key: &Key) -> Checked {
-        ensure(Invariant::OnlySettledObjectsAreDeleted, self.truth.may_be_deleted(key), || key.to_string())?;
+    /// Takes note of an object that a prune or a repair has deleted.
+    async fn deleted(&mut self, run: RunId, key: &Key) -> Checked {
+        let may_be_deleted = self.truth.may_be_deleted(key) || self.truth.may_be_replaced(run, key);
+        ensure(Invariant::OnlySettledObjectsAreDeleted, may_be_deleted, || key.to_string())?;
+        if is_pack(key) && self.truth.repairs.contains_key(&run) {
+            self.truth.packs_replaced += 1;
+        }
         for (event, prefix) in [
             (Event::PackDeleted, "data/"),
             (Event::PackDeleted, "meta/"),
@@ -280,6 +284,10 @@ impl Schedule {
     /// Takes note of an object that has just been stored.
     async fn stored(&mut self, run: RunId, key: &Key, body: &Bytes) -> Checked {
         let published = self.truth.note(run, key, body, &mut self.events);
+        if let Some(id) = layout::parse_forgotten_key(key) {
+            self.truth.forgotten.entry(id).or_insert(self.world.now());
+            self.listing_changed = true;
+        }
         self.listing_changed |= key.as_str().ends_with("/end") || key.as_str().starts_with(layout::MANIFESTS);
         match published {
             Some(session) => self.published(session, run).await,
@@ -293,9 +301,15 @@ impl Schedule {
             format!("{session} exists, though its run said that it does not")
         })?;
         let streams = &self.shared.streams;
-        let (stream, lost_before) =
+        let (mut stream, lost_before) =
             streams.lock().unwrap().get(&run).cloned().expect("a run has a stream before it commits");
-        let is_damaged = self.truth.packs_lost != lost_before;
+        let mut is_damaged = self.truth.packs_lost != lost_before;
+        let Session { parent, is_unchanged, .. } = self.truth.sessions[&session];
+        if let Some(parent) = parent.filter(|_| is_unchanged) {
+            let parent = &self.truth.published[&parent];
+            stream.clone_from(&parent.stream);
+            is_damaged |= parent.is_damaged;
+        }
         let mut used = BTreeSet::new();
         if !is_damaged {
             used = self.visitor().restore(session.into(), &stream, &self.shared.scratch).await?;
@@ -304,7 +318,6 @@ impl Schedule {
                 self.events.count(Event::PacksOfOthersUsed);
             }
         }
-        let parent = self.truth.sessions[&session].parent;
         self.truth.published.insert(session.into(), Backup { stream, used, parent, is_damaged });
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use btrfs_to_s3::id::{ManifestId, PlanId, SessionId};
 use btrfs_to_s3::index::Segment;
 use btrfs_to_s3::object::{ObjectKind, decode_record, read_header};
-use btrfs_to_s3::records::manifest::Manifest;
+use btrfs_to_s3::records::manifest::{BackupKind, Manifest};
 use btrfs_to_s3::records::prune::{Doomed, PruneRecord};
 use btrfs_to_s3::records::session::{Outcome, SessionRecord};
 use btrfs_to_s3::repository::layout;
@@ -25,6 +25,8 @@ pub(crate) struct Session {
     pub(crate) has_manifest: bool,
     /// The parent that its manifest names.
     pub(crate) parent: Option<ManifestId>,
+    /// Whether that has no stream of its own.
+    pub(crate) is_unchanged: bool,
 }
 
 /// A backup that exists.
@@ -61,6 +63,10 @@ pub(crate) struct Truth {
     pub(crate) failed: BTreeSet<SessionId>,
     writers: BTreeMap<Key, RunId>,
     pub(crate) packs_lost: usize,
+    /// Runs that repair, with their sessions.
+    pub(crate) repairs: BTreeMap<RunId, Vec<SessionId>>,
+    /// How many packs they have deleted.
+    pub(crate) packs_replaced: usize,
 }
 
 impl Truth {
@@ -70,6 +76,9 @@ impl Truth {
         if let Some((id, name)) = layout::parse_session_key(key) {
             if name == "start" {
                 self.session_of_run.insert(run, id);
+                if let Some(sessions) = self.repairs.get_mut(&run) {
+                    sessions.push(id);
+                }
             }
             let session = self.sessions.entry(id).or_default();
             session.has_start |= name == "start";
@@ -79,11 +88,13 @@ impl Truth {
             self.note_plan(id, name, body, events);
             return None;
         }
-        let id = *self.session_of_run.get(&run)?;
+        let of_repair = self.repairs.get(&run).and_then(|sessions| sessions.first());
+        let id = *of_repair.or(self.session_of_run.get(&run))?;
         let session = self.sessions.entry(id).or_default();
         if layout::parse_manifest_key(key).is_some() {
             let (_, manifest) = decode_record::<Manifest>(ObjectKind::Manifest, body).unwrap();
             session.has_manifest = true;
+            session.is_unchanged = manifest.kind == BackupKind::Unchanged;
             session.parent = manifest.parent.map(|parent| parent.manifest);
         } else if layout::parse_pack_key(key).is_some() {
             self.packs.insert(key.clone(), id);
@@ -117,6 +128,15 @@ impl Truth {
     pub(crate) fn may_be_deleted(&self, key: &Key) -> bool {
         let of_plan = layout::parse_plan_key(key).is_some_and(|(_, name)| name != "final");
         of_plan || is_of_table(key) || self.settled.contains(key)
+    }
+
+    /// Whether a repair may delete an object: a pack when what it has put in its place counts, a segment when its last
+    /// session has ended well.
+    pub(crate) fn may_be_replaced(&self, run: RunId, key: &Key) -> bool {
+        let Some(sessions) = self.repairs.get(&run) else { return false };
+        let session = if is_pack(key) { sessions.first() } else { sessions.last() };
+        let is_replaceable = is_pack(key) || layout::parse_segment_key(key).is_some();
+        is_replaceable && session.is_some_and(|session| self.counts(session))
     }
 
     /// Takes note of an object that was deleted or lost.
