@@ -248,7 +248,11 @@ fn a_backup_stores_again_what_a_check_has_found_damaged() {
     let checked = tool.run(["check", "--read-data"]);
     checked.assert_code(3);
     assert!(!checked.text().contains("does not restore"), "{}", checked.text());
-    tool.run(["repair", "packs"]).assert_code(3);
+    for arguments in [&["repair", "packs", "--dry-run"][..], &["repair", "packs"]] {
+        let told = tool.run(arguments);
+        told.assert_code(0);
+        assert!(told.text().contains("1 lost") && told.text().contains("no backup loses anything"), "{}", told.text());
+    }
     tool.run(["check", "--read-data"]).assert_code(0);
 }
 
@@ -290,7 +294,11 @@ fn what_a_check_has_found_damaged_is_not_built_on() {
     assert!(status.text().contains("OVERDUE") && status.text().contains("none"), "{}", status.text());
     assert_eq!(status.stderr.matches("does not restore by the last check").count(), 1, "{}", status.stderr);
     // Although nothing has changed since.
-    tool.run(["backup"]).assert_code(3);
+    let backed_up = tool.run(["backup"]);
+    backed_up.assert_code(3);
+    for told in ["has found damaged packs", "the next backup is a full one"] {
+        assert_eq!(backed_up.stderr.matches(told).count(), 1, "{}", backed_up.stderr);
+    }
     let new = tool.list().pop().unwrap();
     assert_eq!(new.kind, "full");
     let checked = tool.run(["check", "--read-data"]);

@@ -1,5 +1,6 @@
 //! What a person sees of a run: a bar on a terminal, a line now and then otherwise, and what goes wrong.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,9 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 /// More of them are shown, and not kept.
 const PROBLEMS_KEPT: usize = 100;
 
+/// Of so many lines it is known that they have been said.
+const LINES_KEPT: usize = 1000;
+
 /// Shows how a run gets on.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -28,6 +32,8 @@ pub(crate) struct Progress {
     new_bytes: AtomicU64,
     line_at: Mutex<Instant>,
     problems: Mutex<Vec<String>>,
+    /// What has been said, as a run looks at some things several times.
+    said: Mutex<HashSet<String>>,
 }
 
 impl Progress {
@@ -45,6 +51,7 @@ impl Progress {
             new_bytes: AtomicU64::new(0),
             line_at: Mutex::new(Instant::now()),
             problems: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -79,7 +86,17 @@ impl Progress {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a line has not been said yet, as far as is known.
+    fn is_new(&self, line: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        !said.contains(line) && (said.len() >= LINES_KEPT || said.insert(line.to_owned()))
+    }
+
+    /// Says something, once.
     fn say(&self, line: &str) {
+        if !self.is_new(line) {
+            return;
+        }
         match &self.bar {
             Some(bar) => bar.suspend(|| output::error_line(line)),
             None => output::error_line(line),
@@ -121,7 +138,7 @@ impl Monitor for Progress {
 
     fn problem(&self, message: &str) {
         let mut problems = self.lock_problems();
-        if problems.len() < PROBLEMS_KEPT {
+        if problems.len() < PROBLEMS_KEPT && !problems.iter().any(|known| known == message) {
             problems.push(message.to_owned());
         }
         drop(problems);

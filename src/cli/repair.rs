@@ -161,18 +161,24 @@ async fn mend_packs(
     }
     report.affected.iter().try_for_each(|affected| telling::tell("does not restore", affected))?;
     let lost: usize = repairs.iter().map(|repair| repair.lost).sum();
-    if lost > 0 {
+    let is_harmless = report.affected.is_empty();
+    if lost > 0 && !is_harmless {
         let chunks = output::counted(lost as u64, "chunk");
         context.progress.problem(&format!(
             "{chunks} cannot be read any more: a full backup stores again what is still there of them"
         ));
     }
-    if dry_run {
-        return Ok(());
+    if !dry_run {
+        // So that no run looks for the packs that are gone.
+        index(context, repository, false).await?;
     }
-    // So that no run looks for the packs that are gone.
-    index(context, repository, false).await?;
-    output::line("back up now, with --full: what is still there is stored again, and heals older backups")
+    match (is_harmless, dry_run) {
+        (true, _) => output::line("no backup loses anything by it: what they need of these packs is in others as well"),
+        (false, true) => Ok(()),
+        (false, false) => {
+            output::line("back up now, with --full: what is still there is stored again, and heals older backups")
+        }
+    }
 }
 
 async fn manifests(

@@ -286,8 +286,8 @@ impl ChunkIndex {
         }
         if !damaged.is_empty() {
             monitor.warn(&format!(
-                "{} of the packs are damaged, as a check has found: what is needed of them is stored again; `repair packs` \
-                 keeps what is right of them",
+                "a check has found damaged packs ({}): what is needed of them is stored again; `repair packs` keeps what is \
+                 right of them",
                 damaged.len()
             ));
         }
