@@ -25,22 +25,28 @@ tests_that_need() {
         ignored && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); ignored = 0 }' {} +
 }
 
-# Runs a command that runs tests of a kind, and sees that enough of them have run.
+# Runs a command that runs tests of some kinds, and sees that enough of them have run.
 run_tests_of() {
-    local kind=$1 log=$TMPDIR/$1.log passed least
+    local kinds=$1 log=$TMPDIR/log kind passed number least=0
     shift
     # nohup, and shells in the background, have signals ignored, of which some tests want to see that they work.
     env --default-signal=INT,HUP,QUIT "$@" | tee "$log"
     passed=$(awk '/^test result: ok\./ { passed += $4 } END { print passed + 0 }' "$log")
-    least=$(awk -v kind="$kind" '$1 == kind { print $2 }' integration_tests/least_tests.txt)
-    if [ "$passed" -lt "${least:?no number of $kind in least_tests.txt}" ]; then
-        echo "== FAILED: only $passed tests of the kind '$kind' have run, least_tests.txt has $least" >&2
+    for kind in $kinds; do
+        number=$(awk -v kind="$kind" '$1 == kind { print $2 }' integration_tests/least_tests.txt)
+        least=$((least + ${number:?no number of $kind in least_tests.txt}))
+    done
+    if [ "$passed" -lt "$least" ]; then
+        echo "== FAILED: only $passed tests of the kinds ($kinds) have run, least_tests.txt has $least" >&2
         exit 1
     fi
-    echo "== $passed tests of the kind '$kind' have passed, at least $least had to"
+    echo "== $passed tests of the kinds ($kinds) have passed, at least $least had to"
 }
 
 integration_tests/install_prerequisites.sh
+
+# Most of what takes long here waits: for file systems, servers, and programs that sleep.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 # Images of file systems and all else that tests make; gone even if a test is killed.
 TMPDIR=$(mktemp -d)
@@ -58,17 +64,17 @@ if [ "$which" = all ]; then
     integration_tests/fuzz.sh --if-possible
 fi
 
-in_namespace=(unshare --mount --propagation private)
-
+kinds=()
+names=()
+skipped=()
 # What Garage cannot show is left to those who have another server: see docs/testing.md.
 echo "== LEFT OUT: the store's contract on a server that knows If-None-Match (cargo test --lib over_real_s3::)"
-mapfile -t names < <(tests_that_need Garage)
-without_garage=()
+mapfile -t of_garage < <(tests_that_need Garage)
+mapfile -t of_both < <(tests_that_need 'root, Btrfs and Garage')
 if [ "${BTRFS_TO_S3_SKIP_GARAGE_TESTS-}" = 1 ]; then
-    mapfile -t with_btrfs < <(tests_that_need 'root, Btrfs and Garage')
     echo "== LEFT OUT, as BTRFS_TO_S3_SKIP_GARAGE_TESTS=1: the store's contract on Garage, and these tests"
-    printf '   %s\n' "${names[@]}" "${with_btrfs[@]}"
-    mapfile -t without_garage < <(printf -- '--skip\n%s\n' "${names[@]}" "${with_btrfs[@]}")
+    printf '   %s\n' "${of_garage[@]}" "${of_both[@]}"
+    mapfile -t skipped < <(printf -- '--skip\n%s\n' "${of_garage[@]}" "${of_both[@]}")
 else
     garage=$(integration_tests/garage.sh path)
     PATH=$(dirname "$garage"):$PATH
@@ -78,28 +84,31 @@ else
     (. "$TMPDIR/garage/environment" && run_tests_of needs-server cargo test --lib over_real_s3_without -- --ignored) ||
         { integration_tests/garage.sh stop "$TMPDIR/garage"; exit 1; }
     integration_tests/garage.sh stop "$TMPDIR/garage"
-    echo "== tests that need Garage"
-    run_tests_of needs-garage "${in_namespace[@]}" cargo test --test end_to_end -- --ignored "${names[@]}"
+    kinds+=(needs-garage)
+    names+=("${of_garage[@]}")
 fi
 
-mapfile -t names < <(tests_that_need root)
+mapfile -t of_root < <(tests_that_need root)
 if [ "${BTRFS_TO_S3_SKIP_BTRFS_TESTS-}" = 1 ]; then
-    echo "== LEFT OUT, as BTRFS_TO_S3_SKIP_BTRFS_TESTS=1: ${#names[@]} tests that need root and Btrfs"
-    printf '   %s\n' "${names[@]}"
-    exit 0
-fi
-if ! reason=$(integration_tests/btrfs_available.sh); then
-    echo "== FAILED: ${#names[@]} tests need root and Btrfs, which cannot be had here: $reason" >&2
+    echo "== LEFT OUT, as BTRFS_TO_S3_SKIP_BTRFS_TESTS=1: ${#of_root[@]} tests that need root and Btrfs"
+    printf '   %s\n' "${of_root[@]}"
+    which=without-root
+elif ! reason=$(integration_tests/btrfs_available.sh); then
+    echo "== FAILED: ${#of_root[@]} tests need root and Btrfs, which cannot be had here: $reason" >&2
     echo "   Run as root where the kernel has Btrfs, or leave them out with BTRFS_TO_S3_SKIP_BTRFS_TESTS=1." >&2
     exit 1
+else
+    kinds+=(needs-root)
+    [ ${#skipped[@]} -gt 0 ] || kinds+=(needs-root-and-garage)
+    names+=("${of_root[@]}")
 fi
 
 # In a mount namespace of their own: whatever they mount, and its loop devices, end with it.
+in_namespace=(unshare --mount --propagation private)
 if [ "$which" = all ]; then
     echo "== all ignored tests"
-    run_tests_of all-ignored "${in_namespace[@]}" cargo test -- --ignored --skip over_real_s3 "${without_garage[@]}"
-else
-    echo "== tests that need root and Btrfs"
-    run_tests_of needs-root "${in_namespace[@]}" cargo test --lib --tests -- --ignored "${names[@]}" \
-        "${without_garage[@]}"
+    run_tests_of "${kinds[*]} slow" "${in_namespace[@]}" cargo test -- --ignored --skip over_real_s3 "${skipped[@]}"
+elif [ ${#names[@]} -gt 0 ]; then
+    echo "== tests that need something: ${kinds[*]}"
+    run_tests_of "${kinds[*]}" "${in_namespace[@]}" cargo test --lib --tests -- --ignored "${names[@]}" "${skipped[@]}"
 fi
