@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use btrfs_to_s3::chunker::ChunkerParameters;
 use btrfs_to_s3::codec::encode_frame;
 use btrfs_to_s3::id::{
-    ChunkId, Digest, ManifestId, PackId, RepositoryId, Salt, SegmentId, SessionId, SnapshotVersion, Uuid,
+    ChunkId, Digest, ManifestId, NoteId, PackId, PlanId, RepositoryId, Salt, SegmentId, SessionId, SnapshotVersion,
+    Uuid,
 };
 use btrfs_to_s3::index::Segment;
 use btrfs_to_s3::index::table::{TablePlace, TableWriter, table_body};
@@ -13,9 +14,14 @@ use btrfs_to_s3::object::{ObjectKind, encode_cbor, encode_record};
 use btrfs_to_s3::pack::format::{ChunkEntry, FrameKind, PackClass};
 use btrfs_to_s3::pack::writer::{FinishedPack, PackWriter};
 use btrfs_to_s3::records::config::RepositoryConfig;
+use btrfs_to_s3::records::forgotten::ForgottenRecord;
 use btrfs_to_s3::records::manifest::{
     BackupKind, Manifest, Parent, Root, RootKind, STREAM_DIGEST_XXH3, StreamRecord, Subject, Totals,
 };
+use btrfs_to_s3::records::note::{
+    self, NoteKind, NoteRecord, PackSpan, PackVerdicts, RehearsalMethod, TagChange, TrialOutcome, TrialResult,
+};
+use btrfs_to_s3::records::prune::{Doomed, PruneEvent, PruneRecord};
 use btrfs_to_s3::records::session::{Outcome, SessionEvent, SessionRecord, SessionStart};
 use btrfs_to_s3::send_stream::{AttributeCode, COMMANDS, CommandCode, NEWEST_VERSION, StreamWriter, Value, ValueKind};
 use btrfs_to_s3::tree::Tree;
@@ -196,8 +202,73 @@ fn records() -> Vec<Vec<u8>> {
         record(ObjectKind::Session, &end),
         record(ObjectKind::Manifest, &full_manifest(at)),
         record(ObjectKind::Manifest, &incremental_manifest(at)),
+        record(ObjectKind::Plan, &plan(at)),
+        record(ObjectKind::Plan, &PruneRecord { event: PruneEvent::Sessions, objects: Doomed::default(), ..plan(at) }),
+        record(ObjectKind::Forgotten, &forgotten(at)),
     ];
-    records.concat()
+    let notes = notes(at);
+    records.into_iter().chain(notes.iter().map(|note| record(ObjectKind::Note, note))).flatten().collect()
+}
+
+fn plan(at: Timestamp) -> PruneRecord {
+    PruneRecord {
+        plan: PlanId::from_bytes([10; 16]),
+        event: PruneEvent::Plan,
+        at,
+        objects: Doomed {
+            data_packs: vec![PackId::from_bytes([11; 32]), PackId::from_bytes([12; 32])],
+            meta_packs: vec![PackId::from_bytes([13; 32])],
+            segments: vec![SegmentId::from_bytes([14; 32])],
+            manifests: vec![ManifestId::from_bytes([15; 16])],
+        },
+        sessions: vec![SESSION],
+        tool: "tool".to_owned(),
+    }
+}
+
+fn forgotten(at: Timestamp) -> ForgottenRecord {
+    let [host, reason, tool] = ["host", "asked for", "tool"].map(str::to_owned);
+    ForgottenRecord { manifest: ManifestId::from_bytes([16; 16]), at, host, reason, tool }
+}
+
+/// Tags of a backup, a rehearsal of one, and a check of packs.
+fn notes(at: Timestamp) -> [NoteRecord; 3] {
+    let pack = |byte| PackId::from_bytes([byte; 32]);
+    let note = |kind| NoteRecord {
+        note: NoteId::from_bytes([17; 16]),
+        manifest: None,
+        at,
+        host: "host".to_owned(),
+        kind,
+        tags: None,
+        result: None,
+        subject: None,
+        verdicts: None,
+        tool: "tool".to_owned(),
+    };
+    let result = |packs, method| TrialResult {
+        outcome: TrialOutcome::Damaged,
+        reason: "a chunk is lost".to_owned(),
+        bytes: 1000,
+        seconds: 2,
+        packs,
+        method,
+    };
+    let manifest = Some(ManifestId::from_bytes([18; 16]));
+    let tags = Some(TagChange { add: vec!["kept".to_owned()], remove: vec!["new".to_owned()] });
+    let subject = Some(note::Subject { host: "host".to_owned(), subvolume: "home".to_owned() });
+    let span = PackSpan { first: pack(1), last: pack(2), count: 2 };
+    let verdicts = Some(PackVerdicts { bad: vec![pack(1)], right: vec![pack(3), pack(4)] });
+    [
+        NoteRecord { manifest, tags, ..note(NoteKind::Tags) },
+        NoteRecord {
+            manifest,
+            result: Some(result(None, Some(RehearsalMethod::Sample))),
+            subject,
+            ..note(NoteKind::Rehearsal)
+        },
+        NoteRecord { result: Some(result(Some(span), None)), verdicts, ..note(NoteKind::Check) },
+    ]
 }
 
 fn full_manifest(at: Timestamp) -> Manifest {

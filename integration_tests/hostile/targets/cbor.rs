@@ -10,8 +10,12 @@ use btrfs_to_s3::object::{
     HEADER_BYTES, ObjectKind, decode_cbor, decode_record, encode_cbor, encode_record, read_header, record_body,
     write_header,
 };
+use btrfs_to_s3::pack::format::PackClass;
 use btrfs_to_s3::records::config::{RepositoryConfig, check_features};
+use btrfs_to_s3::records::forgotten::ForgottenRecord;
 use btrfs_to_s3::records::manifest::Manifest;
+use btrfs_to_s3::records::note::NoteRecord;
+use btrfs_to_s3::records::prune::{Doomed, PruneRecord};
 use btrfs_to_s3::records::session::SessionRecord;
 use btrfs_to_s3::tree::walk::TreeWalk;
 use serde::Serialize;
@@ -40,6 +44,9 @@ fn whole(bytes: &[u8]) -> bool {
         decode_record::<RepositoryConfig>(ObjectKind::Config, bytes).map(drop),
         decode_record::<SessionRecord>(ObjectKind::Session, bytes).map(drop),
         decode_record::<Manifest>(ObjectKind::Manifest, bytes).map(drop),
+        decode_record::<PruneRecord>(ObjectKind::Plan, bytes).map(drop),
+        decode_record::<ForgottenRecord>(ObjectKind::Forgotten, bytes).map(drop),
+        decode_record::<NoteRecord>(ObjectKind::Note, bytes).map(drop),
     ];
     let makes_sense = body(cbor);
     let accepted = kinds.iter().filter(|decoded| decoded.is_ok()).count();
@@ -52,10 +59,16 @@ fn body(cbor: &[u8]) -> bool {
     check_notation(cbor);
     let manifest = stable::<Manifest>(ObjectKind::Manifest, cbor);
     let config = stable::<RepositoryConfig>(ObjectKind::Config, cbor);
-    let session = stable::<SessionRecord>(ObjectKind::Session, cbor);
+    let plan = stable::<PruneRecord>(ObjectKind::Plan, cbor);
+    let others = [
+        stable::<SessionRecord>(ObjectKind::Session, cbor).is_some(),
+        stable::<ForgottenRecord>(ObjectKind::Forgotten, cbor).is_some(),
+        stable::<NoteRecord>(ObjectKind::Note, cbor).is_some(),
+    ];
     manifest.as_ref().inspect(|manifest| use_manifest(manifest));
     config.as_ref().inspect(|config| use_config(config));
-    manifest.is_some() || config.is_some() || session.is_some()
+    plan.as_ref().inspect(|plan| use_doomed(&plan.objects));
+    manifest.is_some() || config.is_some() || plan.is_some() || others.contains(&true)
 }
 
 /// Decodes a record's body; what it says has to survive being a record.
@@ -88,6 +101,14 @@ fn use_config(config: &RepositoryConfig) {
         assert!(chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() <= 100);
         drop(CommandChunker::new(parameters).unwrap());
     }
+}
+
+fn use_doomed(doomed: &Doomed) {
+    let mut again =
+        Doomed { segments: doomed.segments.clone(), manifests: doomed.manifests.clone(), ..Doomed::default() };
+    doomed.packs().for_each(|(class, pack)| again.push_pack(class, pack));
+    assert_eq!(&again, doomed);
+    assert_eq!(doomed.packs().filter(|(class, _)| *class == PackClass::Data).count(), doomed.data_packs.len());
 }
 
 /// What `debug` shows must not act on the terminal it is shown on.
