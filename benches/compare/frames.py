@@ -6,19 +6,19 @@
     btrfs_to_s3 --repository file:///tmp/nights backup --stdin --name data < STREAM      # one or more nights
     benches/compare/frames.py /tmp/nights --part levels --results benches/compare/results/frames.json
 
-Nothing is changed in the repository. The chunks of its data packs come in the order in which they were stored, as plain
-bytes; each way puts them into frames of its own. All ways take a pack in turn, so that other work on the machine is the same
-to all. For each: the bytes of all frames, the CPU seconds that zstd took (one thread), and what is read at the least by who wants one chunk
-(the mean over all chunks) and by a restore of the newest backup, whose frames are asked for in its order and kept as far as
-CACHE_BYTES go. The parts:
+Nothing is changed in the repository. The chunks of its data packs come in the order in which they were stored, as plain bytes;
+each way puts them into frames of its own. All ways take a pack in turn, so that other work on the machine is the same to all.
+For each: the bytes of all frames, the CPU seconds that zstd took (one thread), and what is read at the least by who wants one
+chunk (the mean over all chunks) and by a restore of the newest backup, whose frames are asked for in its order and kept as far
+as CACHE_BYTES go. `now_mb` is what the program has stored. The parts:
 
     sizes       frame sizes at level 3
     levels      frame sizes by zstd's levels, with and without long-distance matching
     dictionary  small frames with a dictionary that was trained on every fiftieth chunk of the same data: the best case
-    order       the chunks of a pack in another order: alike ones together, or by what their bytes look like; and a pack as one frame
-    delta       chunks that resemble an earlier one (in the same pack or any) as what differs from it: the best case
+    order       the chunks of a pack in another order (alike ones together, or by what their bytes look like); a pack as one frame
+    delta       chunks that resemble an earlier one (of the same pack, or any) as what differs from it: the best case
 
-Alike are two chunks that share one of three super-features: each is four maxima over samples of their 8-byte strings (as in Odess).
+Alike are two chunks that share one of three super-features: each is four maxima over samples of their 8-byte strings, as in Odess.
 """
 
 import argparse
@@ -42,22 +42,24 @@ DICTIONARY_BYTES = 112 * KIB
 Chunk = collections.namedtuple("Chunk", "id bytes")
 
 
-def read_packs(repository: Repository, limit: int) -> list[list[Chunk]]:
-    """The chunks of data packs, of the oldest first: of one pack in so many that about `limit` bytes are left."""
+def read_packs(repository: Repository, limit: int) -> tuple[list[list[Chunk]], int]:
+    """The chunks of data packs, of the oldest first, and the bytes of the frames they are in now: of one pack in so many that
+    about `limit` bytes are left."""
     by_path: dict[Path, list] = {}
     for (name, chunk_id), (path, start, end, offset, length) in repository.places.items():
         if name == "data":
             by_path.setdefault(path, []).append((start, end, offset, length, chunk_id))
     total = sum(length for pack in by_path.values() for _, _, _, length, _ in pack)
-    packs = []
+    packs, stored = [], 0
     for path in sorted(by_path, key=lambda path: path.stat().st_mtime_ns)[:: -(-total // limit)]:
         raw, plain, pack = path.read_bytes(), {}, []
         for start, end, offset, length, chunk_id in sorted(by_path[path]):
             if start not in plain:
                 plain = {start: open_frame(raw[start:end])}
+                stored += end - start
             pack.append(Chunk(chunk_id, plain[start][offset : offset + length]))
         packs.append(pack)
-    return packs
+    return packs, stored
 
 
 def newest_needs(repository: Repository) -> list[bytes]:
@@ -162,7 +164,7 @@ def alike_together(pack: list[Chunk]) -> list[Chunk]:
 
 
 def look(chunk: Chunk) -> tuple:
-    """What kind of bytes they are: which eighths of the byte values are frequent, and how well a sample compresses."""
+    """What kind of bytes they are, as their files' names are not known: how often each sixteenth of the values comes."""
     values = numpy.bincount(numpy.frombuffer(chunk.bytes, numpy.uint8), minlength=256).reshape(16, 16).sum(axis=1)
     return tuple((values * 8 // max(len(chunk.bytes), 1)).tolist())
 
@@ -211,7 +213,7 @@ def compress_all(packs: list[list[Chunk]], ways: list[Way]) -> list[Way]:
     return ways
 
 
-def deltas(packs: list[list[Chunk]], level: int, anywhere: bool) -> dict:
+def deltas(packs: list[list[Chunk]], features_of: dict[bytes, list[int]], level: int, anywhere: bool) -> dict:
     """Stores a chunk as its difference from the one it resembles where that is less than half of it compressed alone; the
     others in frames of 1 MiB."""
     way, alone = Way(MIB, level), zstandard.ZstdCompressor(level=level)
@@ -222,7 +224,7 @@ def deltas(packs: list[list[Chunk]], level: int, anywhere: bool) -> dict:
         if not anywhere:
             known = {}
         for chunk in pack:
-            features = super_features(chunk.bytes)
+            features = features_of[chunk.id]
             base = next((known[feature] for feature in features if feature in known), None)
             for feature in features:
                 known.setdefault(feature, chunk.bytes)
@@ -237,8 +239,8 @@ def deltas(packs: list[list[Chunk]], level: int, anywhere: bool) -> dict:
             way.add(chunk)
     way.close()
     result = way.result([])
-    figures = {"stored_mb": result["stored_mb"] + stored / 1e6, "of_that_deltas_mb": stored / 1e6, "plain_of_deltas_mb": plain / 1e6}
-    figures |= {"cpu_s": result["cpu_s"] + cpu_s}
+    figures = {"stored_mb": result["stored_mb"] + stored / 1e6, "of_that_deltas_mb": stored / 1e6}
+    figures |= {"plain_of_deltas_mb": plain / 1e6, "cpu_s": result["cpu_s"] + cpu_s}
     base = {"delta": "in the repository" if anywhere else "in the pack", "level": level, "chunks": count}
     return base | {key: round(value, 3) for key, value in figures.items()}
 
@@ -253,13 +255,15 @@ def main() -> None:
     record = Record(arguments.results, zstd=".".join(map(str, zstandard.ZSTD_VERSION)))
     for folder in arguments.repository:
         repository = Repository(folder)
-        packs, needed = read_packs(repository, arguments.limit_mib * MIB), newest_needs(repository)
+        packs, stored = read_packs(repository, arguments.limit_mib * MIB)
+        needed = newest_needs(repository)
         plain = round(sum(len(chunk.bytes) for pack in packs for chunk in pack) / 1e6, 3)
-        about = {"data": folder.name, "plain_mb": plain}
+        about = {"data": folder.name, "plain_mb": plain, "now_mb": round(stored / 1e6, 3)}
         for part in arguments.part:
             if part == "delta":
-                for level, anywhere in ((3, False), (3, True), (9, True)):
-                    record.add(about | {"part": part} | deltas(packs, level, anywhere))
+                features_of = {chunk.id: super_features(chunk.bytes) for pack in packs for chunk in pack}
+                for level, anywhere in ((3, False), (3, True)):
+                    record.add(about | {"part": part} | deltas(packs, features_of, level, anywhere))
                 continue
             for way in compress_all(packs, PARTS[part](packs)):
                 record.add(about | {"part": part} | way.result(needed))
