@@ -88,10 +88,10 @@ def requests_of(result: bytes) -> int | None:
     return sum(count for count in requests.values() if isinstance(count, int)) if requests else None
 
 
-def noise(mib: int) -> list[str]:
-    """A command that writes bytes which cannot be compressed, the same each time."""
+def noise(mib: int, from_mib: int = 0) -> list[str]:
+    """A command that writes bytes which cannot be compressed, the same each time; they can begin within the same sequence."""
     zeros = f"head -c {mib * MIB} /dev/zero"
-    key, start = "00112233445566778899aabbccddeeff", "0" * 32
+    key, start = "00112233445566778899aabbccddeeff", f"{from_mib * MIB // 16:032x}"
     return ["sh", "-c", f"{zeros} | openssl enc -aes-128-ctr -nosalt -K {key} -iv {start}"]
 
 
