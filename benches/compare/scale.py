@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from measuring import BINARY, MIB, Record, noise, run, write_config
@@ -30,6 +31,8 @@ CHUNKING = '[chunking]\nminimum = "64 B"\naverage = "256 B"\nmaximum = "1 KiB"'
 SIX = ["printf", "sixsix"]
 # With chunks that short, a tenth of a pack is its footer, which has to stay.
 FRAMES_OF_PACK = 0.85
+# Smaller ones a prune puts together.
+PUNCHED_LEAST = 16 * MIB
 # So many are not punched: those of the first 16 MiB, and what may be stored before them.
 WHOLE_PACKS = 6
 
@@ -57,7 +60,10 @@ class Holes:
             packs = sorted((pack for pack in self.packs.rglob("*") if pack.is_file()), key=lambda pack: pack.stat().st_mtime)
             for pack in set(packs[WHOLE_PACKS:]) - self.punched:
                 self.punched.add(pack)
-                length = int(pack.stat().st_size * FRAMES_OF_PACK) // 4096 * 4096
+                size = pack.stat().st_size
+                if size < PUNCHED_LEAST:
+                    continue
+                length = int(size * FRAMES_OF_PACK) // 4096 * 4096
                 subprocess.run(["fallocate", "--punch-hole", "--offset", "4096", "--length", str(length), pack], check=True)
 
 
@@ -65,13 +71,12 @@ def backup(program: list[object], name: str) -> list[object]:
     return [*program, "backup", "--stdin", "--opaque", "--name", name]
 
 
-def fill(program: list[object], mib: int, parts: int) -> list[Step]:
-    part = mib // parts
-    found = []
-    for number in range(parts):
-        found.append(("fill", backup(program, f"all-{number}"), noise(part, number * part)))
-        found.append(("6 bytes", backup(program, "six"), ["printf", f"six{number:03}"]))
-    return found
+def fill(program: list[object], mib: int, number: int) -> list[Step]:
+    """Fills in the part of so many MiB that has this number."""
+    return [
+        ("fill", backup(program, f"all-{number}"), noise(mib, number * mib)),
+        ("6 bytes", backup(program, "six"), ["printf", f"six{number:03}"]),
+    ]
 
 
 def use(program: list[object], mib: int) -> list[Step]:
@@ -102,6 +107,8 @@ def measure(record: Record, folder: Path, mib: int, relay: Relay | None, argumen
     server = {"AWS_ENDPOINT_URL_S3": relay.url} if relay else {}
     run([*program, "init"], environment=server)
 
+    filled_mib, ends = 0, time.monotonic() + arguments.fill_minutes * 60
+
     def step(name: str, command: list[object], stdin: object) -> None:
         if name == "6 bytes, without state":
             shutil.rmtree(state)
@@ -109,12 +116,16 @@ def measure(record: Record, folder: Path, mib: int, relay: Relay | None, argumen
         measured = run(command, stdin, server)
         counted = {"requests": relay.requests - requests} if relay else {"index_bytes": bytes_below(repository / "index")}
         counted["local_index_bytes"] = sum(bytes_below(index) for index in state.rglob("index"))
-        record.add({"mib": mib, "store": "s3" if relay else "local", "step": name} | measured | counted)
+        record.add({"mib": filled_mib, "store": "s3" if relay else "local", "step": name} | measured | counted)
 
     with Holes(repository / "data") if arguments.holes else contextlib.nullcontext():
-        for each in fill(program, mib, arguments.parts):
-            step(*each)
-    for each in use(program, mib):
+        for number in range(arguments.parts):
+            if number > 0 and time.monotonic() > ends:
+                break
+            filled_mib += mib // arguments.parts
+            for each in fill(program, mib // arguments.parts, number):
+                step(*each)
+    for each in use(program, filled_mib):
         step(*each)
     shutil.rmtree(folder)
 
@@ -123,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, action="append", required=True)
     parser.add_argument("--parts", type=int, default=1, help="by so many backups a repository is filled")
+    parser.add_argument("--fill-minutes", type=float, default=float("inf"), help="after that, no further part is begun")
     parser.add_argument("--holes", action="store_true", help="local: what it is filled with does not take its space")
     parser.add_argument("--s3", default="", help="URL below which repositories are made; default: local ones")
     parser.add_argument("--work", type=Path, help="folder for the repositories; default: that for temporary files")
