@@ -84,6 +84,19 @@ fn a_backup_whose_clock_was_wrong_pushes_no_other_out_and_is_kept() {
 }
 
 #[test]
+fn a_time_is_odd_beyond_a_day_ahead_or_sixty_days_behind() {
+    let stored_at: Timestamp = "2026-03-10T00:00:00Z".parse().unwrap();
+    for (hours_behind, is_odd) in [(60 * 24, false), (60 * 24 + 1, true), (-24, false), (-25, true)] {
+        let created_at = stored_at - SignedDuration::from_hours(hours_behind);
+        let candidate = Candidate { created_at, ..backup(1, "2026-03-10T00:00:00Z") };
+        assert_eq!(candidate.has_odd_time(), is_odd, "{hours_behind} hours");
+        // A copy whose original is not there has the time of its snapshot, if that can be.
+        let expected = if is_odd || hours_behind < 0 { stored_at } else { created_at };
+        assert_eq!(time_of_copy(stored_at, created_at), expected, "{hours_behind} hours");
+    }
+}
+
+#[test]
 fn what_is_tagged_is_kept() {
     let mut backups = twice_a_day(2);
     backups[0].tags = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
@@ -112,8 +125,29 @@ fn what_a_kept_backup_was_made_on_is_kept_and_says_for_which() {
 }
 
 #[test]
+fn each_reason_is_said_in_its_own_words() {
+    let reasons = [
+        Reason::Last,
+        Reason::Hourly,
+        Reason::Daily,
+        Reason::Weekly,
+        Reason::Monthly,
+        Reason::Yearly,
+        Reason::Within,
+        Reason::Tag("a tag".to_owned()),
+        Reason::OddTime,
+        Reason::NeededBy(id(7)),
+    ];
+    let said: BTreeSet<String> = reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), reasons.len());
+    assert!(said.contains("tag a tag"));
+    assert!(said.contains(&format!("needed by {}", id(7))));
+}
+
+#[test]
 fn no_rule_keeps_nothing() {
     assert!(RetentionPolicy::default().is_empty());
+    assert!(!RetentionPolicy { keep_yearly: 1, ..RetentionPolicy::default() }.is_empty());
     assert_eq!(kept(&RetentionPolicy::default(), &twice_a_day(2)), Vec::<u8>::new());
 }
 
