@@ -271,8 +271,8 @@ pub struct TableWriter {
     table: Table,
     /// The entries of the next block.
     entries: Vec<u8>,
-    /// Blocks of the next object, as they are stored.
-    body: Vec<u8>,
+    /// The next object: room for its header, and blocks as they are stored.
+    object: Vec<u8>,
     /// The same: beginning, length and digest of each.
     pending: Vec<(Prefix, u64, Digest)>,
 }
@@ -287,7 +287,7 @@ impl TableWriter {
         packs: Vec<(PackClass, PackId)>,
     ) -> Self {
         let table = Table { session, segments, packs, blocks: Vec::new() };
-        Self { repository, table, entries: Vec::new(), body: Vec::new(), pending: Vec::new() }
+        Self { repository, table, entries: Vec::new(), object: vec![0; HEADER_BYTES], pending: Vec::new() }
     }
 
     /// Adds an entry; says whether it is time to [take](Self::take_blocks) an object.
@@ -298,7 +298,7 @@ impl TableWriter {
         if self.entries.len() >= BLOCK_ENTRIES * ENTRY_BYTES {
             self.close_block();
         }
-        self.body.len() >= BLOCKS_TARGET_BYTES
+        self.object.len() >= BLOCKS_TARGET_BYTES
     }
 
     fn close_block(&mut self) {
@@ -306,7 +306,7 @@ impl TableWriter {
         let Some(first) = entries.first_chunk() else { return };
         let frame = encode_frame(&entries, LEVEL);
         self.pending.push((*first, frame.len() as u64, Digest::of(&frame)));
-        self.body.extend_from_slice(&frame);
+        self.object.extend_from_slice(&frame);
     }
 
     /// Gives the object with all entries that are in none yet, to be stored; none if there are no such.
@@ -315,9 +315,11 @@ impl TableWriter {
         if self.pending.is_empty() {
             return None;
         }
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.body.len());
-        write_header(ObjectKind::Blocks, self.repository, salt, &mut bytes);
-        bytes.append(&mut self.body);
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        write_header(ObjectKind::Blocks, self.repository, salt, &mut header);
+        // Not copied: it is tens of megabytes long.
+        let mut bytes = std::mem::replace(&mut self.object, vec![0; HEADER_BYTES]);
+        bytes[..HEADER_BYTES].copy_from_slice(&header);
         let object = BlocksId::from_bytes(*blake3::hash(&bytes).as_bytes());
         let mut start = HEADER_BYTES as u64;
         for (first, length, digest) in self.pending.drain(..) {

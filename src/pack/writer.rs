@@ -148,32 +148,62 @@ mod tests {
         assert!(read_trailer(10, &bytes[bytes.len() - TRAILER_BYTES..]).is_err());
     }
 
+    /// The columns of a footer as they are stored, whatever is in them.
+    #[derive(Clone, serde::Serialize)]
+    struct Columns {
+        class: PackClass,
+        session: SessionId,
+        frame_kinds: Vec<u8>,
+        frame_lengths: Vec<u32>,
+        frame_chunks: Vec<u32>,
+        chunk_ids: serde_bytes::ByteBuf,
+        chunk_lengths: Vec<u32>,
+    }
+
+    impl Columns {
+        fn of(frame_chunks: Vec<u32>, chunks: usize) -> Self {
+            Self {
+                class: PackClass::Data,
+                session: SESSION,
+                frame_kinds: vec![0; frame_chunks.len()],
+                frame_lengths: vec![0; frame_chunks.len()],
+                frame_chunks,
+                chunk_ids: serde_bytes::ByteBuf::from(vec![0; chunks * ChunkId::LENGTH]),
+                chunk_lengths: vec![0; chunks],
+            }
+        }
+
+        fn decode(&self) -> Result<PackFooter, FormatError> {
+            decode_cbor(&encode_cbor(self))
+        }
+    }
+
     /// A footer of empty frames that fits a frame, and would take forty times as much memory.
     #[test]
     fn a_footer_with_more_frames_than_any_pack_has_is_refused() {
-        #[derive(serde::Serialize)]
-        struct Columns {
-            class: PackClass,
-            session: SessionId,
-            frame_kinds: Vec<u8>,
-            frame_lengths: Vec<u32>,
-            frame_chunks: Vec<u32>,
-            chunk_ids: serde_bytes::ByteBuf,
-            chunk_lengths: Vec<u32>,
-        }
-        let decode = |frames: usize| {
-            decode_cbor::<PackFooter>(&encode_cbor(&Columns {
-                class: PackClass::Data,
-                session: SESSION,
-                frame_kinds: vec![0; frames],
-                frame_lengths: vec![0; frames],
-                frame_chunks: vec![0; frames],
-                chunk_ids: serde_bytes::ByteBuf::new(),
-                chunk_lengths: Vec::new(),
-            }))
-        };
+        let decode = |frames: usize| Columns::of(vec![0; frames], 0).decode();
         assert_eq!(decode(PACK_LIMIT_CHUNKS).unwrap().frames.len(), PACK_LIMIT_CHUNKS);
         let refused = decode(PACK_LIMIT_CHUNKS + 1).unwrap_err().to_string();
         assert!(refused.contains("number of chunks or frames in a pack is 1048577"), "{refused}");
+    }
+
+    #[test]
+    fn a_footer_one_of_whose_columns_does_not_fit_the_others_is_refused() {
+        let good = Columns::of(vec![2, 1], 3);
+        assert_eq!(good.decode().unwrap().frames[1].chunks, 2..3);
+        let spoils: [fn(&mut Columns); 7] = [
+            |columns| columns.frame_kinds.push(0),
+            |columns| columns.frame_lengths.push(0),
+            |columns| columns.frame_chunks.push(0),
+            |columns| columns.frame_chunks[1] = 2,
+            |columns| columns.chunk_ids.push(0),
+            |columns| columns.chunk_ids.truncate(2 * ChunkId::LENGTH),
+            |columns| columns.chunk_lengths.push(0),
+        ];
+        for (number, spoil) in spoils.iter().enumerate() {
+            let mut columns = good.clone();
+            spoil(&mut columns);
+            assert!(columns.decode().is_err(), "{number}");
+        }
     }
 }
