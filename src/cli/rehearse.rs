@@ -22,7 +22,6 @@ use crate::repository::notes::{Said, put_note};
 use crate::repository::{Damage, Repository};
 use crate::restore::{DataListing, NotThawed};
 use crate::size::ByteSize;
-use crate::store::{StoreError, StoreErrorKind};
 
 /// Rehearses the restore of the newest backup of each subvolume, and writes down in the repository how it went
 ///
@@ -208,10 +207,8 @@ async fn rehearse_one(
 
 /// Whether it is for archived packs that a backup could not be tried.
 fn is_archived(error: &anyhow::Error) -> bool {
-    let is_refused = |error: &StoreError| error.kind == StoreErrorKind::Archived;
-    error.chain().any(|cause| {
-        cause.is::<ArchivedPacks>() || cause.is::<NotThawed>() || cause.downcast_ref().is_some_and(is_refused)
-    })
+    crate::store::is_archived(error)
+        || error.chain().any(|cause| cause.is::<ArchivedPacks>() || cause.is::<NotThawed>())
 }
 
 /// A backup that no subvolume comes of.

@@ -161,7 +161,8 @@ async fn mend_packs(
     }
     report.affected.iter().try_for_each(|affected| telling::tell("does not restore", affected))?;
     let lost: usize = repairs.iter().map(|repair| repair.lost).sum();
-    let is_harmless = report.affected.is_empty();
+    // Whether others have it is known only where they were read.
+    let is_harmless = report.affected.is_empty() && (lost == 0 || report.is_complete);
     if lost > 0 && !is_harmless {
         let chunks = output::counted(lost as u64, "chunk");
         context.progress.problem(&format!(
@@ -173,7 +174,9 @@ async fn mend_packs(
         index(context, repository, false).await?;
     }
     match (is_harmless, dry_run) {
-        (true, _) => output::line("no backup loses anything by it: what they need of these packs is in others as well"),
+        (true, _) => output::line(
+            "no backup that counts loses anything by it: what they need of these packs is in others as well",
+        ),
         (false, true) => Ok(()),
         (false, false) => {
             output::line("back up now, with --full: what is still there is stored again, and heals older backups")

@@ -14,7 +14,7 @@ use crate::pack::format::PackClass;
 use crate::records::manifest::{Root, RootKind};
 use crate::repository::Damage;
 use crate::repository::index::ChunkIndex;
-use crate::restore::{DataListing, Locator, PackState, pack_states, unfit};
+use crate::restore::{DataListing, Locator, PackState, unfit};
 use crate::size::ByteSize;
 use crate::store::thaw::ThawState;
 use crate::tree::node::Entry;
@@ -41,11 +41,19 @@ pub struct Missing {
 ///
 /// If the store or the local disk fails. What is damaged in the source is left out.
 pub async fn find_missing(copying: &Copying, plan: &CopyPlan, monitor: &Arc<dyn Monitor>) -> anyhow::Result<Missing> {
+    find_missing_of(copying, plan, &DataListing::of(&copying.source).await?, monitor).await
+}
+
+async fn find_missing_of(
+    copying: &Copying,
+    plan: &CopyPlan,
+    listed: &DataListing,
+    monitor: &Arc<dyn Monitor>,
+) -> anyhow::Result<Missing> {
     let host = &copying.host;
     let folder = &host.index_directory;
     let index =
         ChunkIndex::open(&copying.destination, folder, Access::Exclusive, &host.cache, monitor.as_ref()).await?;
-    let listed = DataListing::of(&copying.source).await?;
     let mut survey = Survey { index, listed, seen: HashSet::new(), missing: Missing::default() };
     let reader = Locator::of_nothing(&copying.source, &copying.reading, monitor);
     for backup in &plan.steps {
@@ -96,25 +104,29 @@ pub async fn find_archived(
     plan: &CopyPlan,
     monitor: &Arc<dyn Monitor>,
 ) -> anyhow::Result<Vec<PackState>> {
-    if plan.steps.is_empty() || !DataListing::of(&copying.source).await?.has_cold() {
+    if plan.steps.is_empty() {
         return Ok(Vec::new());
     }
-    let missing = find_missing(copying, plan, monitor).await?;
-    let mut states = pack_states(&copying.source, PackClass::Data, &missing.packs).await?;
+    let listed = DataListing::of(&copying.source).await?;
+    if !listed.has_cold() {
+        return Ok(Vec::new());
+    }
+    let missing = find_missing_of(copying, plan, &listed, monitor).await?;
+    let mut states = listed.states(&copying.source, &missing.packs).await?;
     states.retain(|pack| matches!(pack.thaw, ThawState::Archived | ThawState::Thawing));
     Ok(states)
 }
 
-struct Survey {
+struct Survey<'a> {
     index: ChunkIndex,
     /// The packs of file data that the source has.
-    listed: DataListing,
+    listed: &'a DataListing,
     /// Nodes that have been gone through. Backups share most of them.
     seen: HashSet<(PackClass, ChunkId)>,
     missing: Missing,
 }
 
-impl Survey {
+impl Survey<'_> {
     async fn visit(&mut self, reader: &Locator, root: &Root) -> anyhow::Result<()> {
         let class = match root.kind {
             RootKind::Data => PackClass::Data,

@@ -78,7 +78,8 @@ async fn plan(context: &Context, repository: &Repository, chain: &[Published]) -
         of_streams.push(packs.into_iter().collect());
     }
     let mut plan = ReadingPlan::default();
-    let data = states(context, repository, PackClass::Data, of_streams.iter()).await?;
+    let needed: BTreeSet<PackId> = of_streams.iter().flatten().copied().collect();
+    let data = by_id(context, repository, PackClass::Data, &needed, listing.states(repository, &needed).await?);
     let all = chain.iter().flat_map(|backup| backup.manifest.meta_packs.iter().copied()).collect();
     let left = without_deleted(repository, PackClass::Meta, all, &context.record_cache(repository)).await?;
     let of_metadata = |backup: &Published| {
@@ -86,7 +87,9 @@ async fn plan(context: &Context, repository: &Repository, chain: &[Published]) -
         packs.copied().collect::<BTreeSet<PackId>>()
     };
     let metadata: Vec<BTreeSet<PackId>> = chain.iter().map(of_metadata).collect();
-    let metadata_states = states(context, repository, PackClass::Meta, metadata.iter()).await?;
+    let needed: BTreeSet<PackId> = metadata.iter().flatten().copied().collect();
+    let states = pack_states(repository, PackClass::Meta, &needed).await?;
+    let metadata_states = by_id(context, repository, PackClass::Meta, &needed, states);
     for pack in data.values().chain(metadata_states.values()) {
         add_pack(&mut plan, pack);
     }
@@ -100,14 +103,13 @@ async fn plan(context: &Context, repository: &Repository, chain: &[Published]) -
 }
 
 /// The packs of some streams by their ids. One that is not there is a problem: its chunks may be in other packs, or lost.
-async fn states<'a>(
+fn by_id(
     context: &Context,
     repository: &Repository,
     class: PackClass,
-    needed: impl Iterator<Item = &'a BTreeSet<PackId>>,
-) -> anyhow::Result<BTreeMap<PackId, PackState>> {
-    let needed: BTreeSet<PackId> = needed.flatten().copied().collect();
-    let states = pack_states(repository, class, &needed).await?;
+    needed: &BTreeSet<PackId>,
+    states: Vec<PackState>,
+) -> BTreeMap<PackId, PackState> {
     let by_id = states.into_iter().filter_map(|pack| Some((layout::parse_pack_key(&pack.object.key)?.1, pack)));
     let by_id: BTreeMap<PackId, PackState> = by_id.collect();
     for missing in needed.iter().filter(|id| !by_id.contains_key(*id)) {
@@ -116,7 +118,7 @@ async fn states<'a>(
             .progress
             .problem(&format!("{}/{key} is not there: `check` tells what that means", repository.store().url()));
     }
-    Ok(by_id)
+    by_id
 }
 
 fn total<'a>(amounts: impl Iterator<Item = &'a Amount>) -> Amount {
