@@ -376,6 +376,9 @@ async fn what_a_segment_claims_falsely_is_not_read_night_after_night() {
         claim_chunks_of_others(&world).await;
         let (read, _) = data_packs_read_by_prune(&world, limit).await;
         assert!(!read.is_empty());
+        // Copies of footers that the first one has left over may go then, for which the footer of a pack that stays is read.
+        let (again, _) = data_packs_read_by_prune(&world, limit).await;
+        assert!(again.len() <= usize::from(limit == MaxUnused::Bytes(0)), "{again:?}");
         assert_eq!(data_packs_read_by_prune(&world, limit).await.0, BTreeSet::new());
         assert!(world.restore(kept.id).await.unwrap() == kept.stream);
     }
