@@ -158,31 +158,40 @@ async fn a_repair_is_given_up_by_an_administrator_only() {
     }
 }
 
-/// A segment is replaced by a new one after sessions and segments were listed.
+/// A segment is replaced by a new one just before a request of a run that begins, whichever that is.
 #[tokio::test]
 async fn what_a_segment_said_that_was_replaced_meanwhile_is_known() {
-    let world = Arc::new(World::new().await);
+    let scene = World::new().await;
     let sample = Sample::of_files(1, (1..4).map(|seed| random_bytes(seed, 1_500_000)).collect());
-    back_up_in_one_segment(&world, &sample).await;
+    back_up_in_one_segment(&scene, &sample).await;
     // The segment names a pack that is lost, and others.
-    let lost = world.keys("data/").await.remove(0);
-    world.memory.delete(&lost).await.unwrap();
-    let left = world.keys("data/").await.len();
+    let lost = scene.keys("data/").await.remove(0);
+    scene.memory.delete(&lost).await.unwrap();
+    let left = scene.keys("data/").await.len();
     assert!(left > 2);
-    let others = Arc::clone(&world);
-    let repair = move || {
-        let world = Arc::clone(&others);
-        async move {
-            let repair = repair_index(&world.open().await, Some(&world.host("two"))).await.unwrap();
-            assert_eq!(repair.replaced.len(), 1);
+    for number in 1.. {
+        let world = Arc::new(scene.copy().await);
+        let (others, repairs) = (Arc::clone(&world), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&repairs);
+        let repair = move || {
+            let world = Arc::clone(&others);
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                let repair = repair_index(&world.open().await, Some(&world.host("two"))).await.unwrap();
+                assert_eq!(repair.replaced.len(), 1);
+            }
+        };
+        let repository = world.open_through(meanwhile(world.store(), number, |_, _| true, repair)).await.unwrap();
+        let run = begin(&repository, &world.host("three"), &Arc::new(Notes::default())).await.unwrap();
+        let stored = publish(run, MemorySource::new(sample.stream()), Expected::Anything).await;
+        stored.unwrap_or_else(|error| panic!("request {number}: {error:#}"));
+        let there = world.keys("data/").await.len();
+        assert_eq!(there, left + 1, "request {number}: what was lost is stored again, and nothing else");
+        if repairs.load(Ordering::SeqCst) == 0 {
+            assert!(number > 15, "{number}");
+            break;
         }
-    };
-    let reads_a_segment = |operation, target: &str| operation == Operation::Get && target.starts_with("index/");
-    let store = meanwhile(world.store(), 1, reads_a_segment, repair);
-    let repository = world.open_through(store).await.unwrap();
-    let run = begin(&repository, &world.host("three"), &Arc::new(Notes::default())).await.unwrap();
-    publish(run, MemorySource::new(sample.stream()), Expected::Anything).await.unwrap();
-    assert_eq!(world.keys("data/").await.len(), left + 1, "what was lost is stored again, and nothing else");
+    }
 }
 
 /// Where the chunks of a backup are changes while it is restored by the index.
