@@ -232,15 +232,23 @@ impl FanOut {
         self.buckets.iter().flat_map(encode).flatten().collect()
     }
 
-    /// Gives `None` where the table does not part `entry_count` entries.
-    pub(super) fn decode(bits: u32, entry_count: u32, bytes: &[u8]) -> Option<Self> {
-        let decode = |record: &[u8; BUCKET_BYTES]| Bucket { end: u32_at(record, 0), crc: u32_at(record, 4) };
-        let (records, rest) = bytes.as_chunks::<BUCKET_BYTES>();
-        let buckets: Vec<_> = records.iter().map(decode).collect();
-        let whole = rest.is_empty() && buckets.len() == 1 << bits;
+    /// Decodes the table of a run from its records, which are not in memory all at once. Gives `None` where it has another
+    /// checksum than the header says, or does not part the entries.
+    pub(super) fn decode<E>(
+        header: &Header,
+        records: impl Iterator<Item = Result<[u8; BUCKET_BYTES], E>>,
+    ) -> Result<Option<Self>, E> {
+        let (bits, mut crc) = (header.bucket_bits, 0);
+        let mut buckets = Vec::with_capacity(1 << bits);
+        for record in records {
+            let record = record?;
+            crc = crc32c_append(crc, &record);
+            buckets.push(Bucket { end: u32_at(&record, 0), crc: u32_at(&record, 4) });
+        }
+        let whole = crc == header.fan_out_crc && buckets.len() == 1 << bits;
         let ascending = buckets.is_sorted_by_key(|bucket| bucket.end);
-        let complete = buckets.last().is_some_and(|bucket| bucket.end == entry_count);
-        (whole && ascending && complete).then_some(Self { bits, buckets })
+        let complete = buckets.last().is_some_and(|bucket| bucket.end == header.entry_count);
+        Ok((whole && ascending && complete).then_some(Self { bits, buckets }))
     }
 
     /// The number of the bucket that a chunk belongs to.

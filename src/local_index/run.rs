@@ -42,9 +42,9 @@ impl Run {
         })?;
         let header = read_header(&file, path, repository)?;
         let segment_bytes = read_table(&file, path, header.segments(), header.segments_crc)?;
-        let fan_out_bytes = read_table(&file, path, header.fan_out(), header.fan_out_crc)?;
-        let fan_out = FanOut::decode(header.bucket_bits, header.entry_count, &fan_out_bytes)
-            .ok_or_else(|| LocalIndexError::damaged(path, "the fan-out does not fit the entries"))?;
+        let fan_out = FanOut::decode(&header, records(&file, path, header.fan_out()))?.ok_or_else(|| {
+            LocalIndexError::damaged(path, "the checksum of the fan-out is wrong, or it does not fit the entries")
+        })?;
         let segments = segment_bytes.as_chunks::<SEGMENT_BYTES>().0.iter().map(decode_segment).collect();
         let run = Self { path: path.to_owned(), file, header, segments, fan_out };
         run.packs().try_for_each(|pack| pack.map(|_| ()))?;
@@ -116,7 +116,7 @@ impl Run {
 
     /// Reads all packs, in the order of their numbers.
     pub(super) fn packs(&self) -> impl Iterator<Item = Result<TabledPack, LocalIndexError>> {
-        self.records::<PACK_BYTES>(self.header.packs()).map(|bytes| self.decode_pack(&bytes?))
+        records::<PACK_BYTES>(&self.file, &self.path, self.header.packs()).map(|bytes| self.decode_pack(&bytes?))
     }
 
     /// Reads all entries in ascending order. A wrong checksum shows after the last entry of its bucket, so what was
@@ -124,7 +124,7 @@ impl Run {
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<Entry, LocalIndexError>> {
         let mut crc = 0;
         let mut bucket = 0;
-        self.records::<ENTRY_BYTES>(self.header.entries()).zip(1..).map(move |(bytes, end)| {
+        records::<ENTRY_BYTES>(&self.file, &self.path, self.header.entries()).zip(1..).map(move |(bytes, end)| {
             let bytes = bytes?;
             while self.fan_out.bucket(bucket).0.end < end {
                 bucket += 1;
@@ -148,10 +148,6 @@ impl Run {
         TabledPack::decode(bytes)
             .filter(|pack| pack.segment < self.header.segment_count)
             .ok_or_else(|| LocalIndexError::damaged(&self.path, "a pack's checksum is wrong"))
-    }
-
-    fn records<const N: usize>(&self, range: Range<u64>) -> Records<'_, N> {
-        Records { file: &self.file, path: &self.path, unread: range, buffer: Vec::new(), next: 0 }
     }
 
     fn bucket_damaged(&self) -> LocalIndexError {
@@ -205,6 +201,10 @@ fn read_at(file: &File, path: &Path, bytes: &mut [u8], at: u64) -> Result<(), Lo
         io::ErrorKind::UnexpectedEof => LocalIndexError::damaged(path, "it ends too early"),
         _ => LocalIndexError::io("reading", path)(error),
     })
+}
+
+fn records<'a, const N: usize>(file: &'a File, path: &'a Path, range: Range<u64>) -> Records<'a, N> {
+    Records { file, path, unread: range, buffer: Vec::new(), next: 0 }
 }
 
 /// Reads the records of one table in order, a large piece at a time. Ends after the first error.
