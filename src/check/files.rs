@@ -1,9 +1,5 @@
 //! Which files of a backup have lost bytes.
 
-use std::ops::Range;
-
-use anyhow::Context;
-
 use crate::check::report::FileLosses;
 use crate::pack::format::PackClass;
 use crate::records::manifest::{Manifest, RootKind};
@@ -27,21 +23,24 @@ pub(super) async fn lost_files(
         None => Vec::new(),
     };
     let data_bytes = spans.iter().map(|span| span.end - span.start).sum();
-    let named = name_files(walk, manifest, &spans, at_most).await;
-    let (files, more, commands_unreadable) = named.with_context(|| format!("reading commands of {}", manifest.id()))?;
+    let mut files = LostFiles::new(&spans, at_most);
+    let followed = follow_commands(walk, manifest, &mut files).await;
+    let commands_unreadable = match followed {
+        Ok(()) => None,
+        Err(error) if is_damage(&error) => Some(format!("{error:#}")),
+        Err(error) => return Err(error.context(format!("reading commands of {}", manifest.id()))),
+    };
+    let (files, more) = files.finish();
     Ok(FileLosses { files, more, data_bytes, commands_unreadable })
 }
 
-type Named = (Vec<crate::send_stream::LostFile>, u64, Option<String>);
-
-async fn name_files(
+async fn follow_commands(
     walk: &mut NeedsWalk<'_>,
     manifest: &Manifest,
-    lost: &[Range<u64>],
-    at_most: usize,
-) -> anyhow::Result<Named> {
-    let (mut commands, mut files) = (KeptCommands::default(), LostFiles::new(lost, at_most));
-    let Some(tree) = manifest.tree(&RootKind::Commands) else { return Ok((Vec::new(), 0, None)) };
+    files: &mut LostFiles<'_>,
+) -> anyhow::Result<()> {
+    let mut commands = KeptCommands::default();
+    let Some(tree) = manifest.tree(&RootKind::Commands) else { return Ok(()) };
     let take = |piece: &[u8]| {
         commands.push(piece);
         while let Some(command) = commands.next_command()? {
@@ -49,13 +48,7 @@ async fn name_files(
         }
         Ok(())
     };
-    let unreadable = match walk.read_string(tree, take).await {
-        Ok(()) => None,
-        Err(error) if is_damage(&error) => Some(format!("{error:#}")),
-        Err(error) => return Err(error),
-    };
-    let (files, more) = files.finish();
-    Ok((files, more, unreadable))
+    walk.read_string(tree, take).await
 }
 
 /// What is wrong with the commands themselves is found here as well.

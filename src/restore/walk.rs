@@ -43,10 +43,7 @@ pub(crate) fn unfit(object: String, error: &FormatError) -> anyhow::Error {
 
 /// The piece of a chunk that an entry names.
 pub(crate) fn piece_of(entry: &Entry, chunk: &Bytes) -> anyhow::Result<Bytes> {
-    let range = usize::try_from(entry.skip).ok().zip(usize::try_from(entry.length).ok());
-    let range = range.and_then(|(skip, length)| Some(skip..skip.checked_add(length)?));
-    let piece = range.filter(|range| range.end <= chunk.len()).map(|range| chunk.slice(range));
-    piece.ok_or_else(|| {
+    entry.piece(chunk).ok_or_else(|| {
         let reason = "the recipe names more bytes than the chunk has".to_owned();
         Damage { object: format!("chunk {}", entry.id), reason }.into()
     })

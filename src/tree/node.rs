@@ -1,5 +1,6 @@
 //! One node of a tree.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -49,6 +50,14 @@ impl Entry {
     #[must_use]
     pub fn total(&self) -> Option<u64> {
         self.length.checked_mul(self.repeats)
+    }
+
+    /// The piece of the chunk that the entry names; none if the chunk is shorter.
+    #[must_use]
+    pub fn piece(&self, chunk: &Bytes) -> Option<Bytes> {
+        let begin = usize::try_from(self.skip).ok()?;
+        let end = begin.checked_add(usize::try_from(self.length).ok()?)?;
+        (end <= chunk.len()).then(|| chunk.slice(begin..end))
     }
 }
 

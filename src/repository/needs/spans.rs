@@ -2,14 +2,11 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use crate::object::FormatError;
 use crate::pack::format::PackClass;
 use crate::repository::Damage;
 use crate::repository::needs::NeedsWalk;
 use crate::tree::Tree;
-use crate::tree::node::Entry;
 use crate::tree::walk::{Step, TreeWalk};
 
 impl NeedsWalk<'_> {
@@ -64,9 +61,9 @@ impl NeedsWalk<'_> {
                 Step::NeedNode(id) => walk.provide(&self.read_meta(&id).await?.0).map_err(|error| unfit(&error))?,
                 Step::Entry(entry) => {
                     let (chunk, _) = self.read_meta(&entry.id).await?;
-                    let piece = piece_of(&entry, &chunk).ok_or_else(|| unfit(&FormatError::CutShort))?;
+                    let piece = entry.piece(&chunk).ok_or_else(|| unfit(&FormatError::CutShort))?;
                     for _ in 0..entry.repeats {
-                        take(piece)?;
+                        take(&piece)?;
                     }
                 }
                 Step::End => return Ok(()),
@@ -94,11 +91,6 @@ fn not_damaged<T>(read: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
         Err(error) if error.downcast_ref::<Damage>().is_some() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn piece_of<'c>(entry: &Entry, chunk: &'c Bytes) -> Option<&'c [u8]> {
-    let begin = usize::try_from(entry.skip).ok()?;
-    chunk.get(begin..begin.checked_add(usize::try_from(entry.length).ok()?)?)
 }
 
 fn unfit(error: &FormatError) -> anyhow::Error {
