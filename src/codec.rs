@@ -16,6 +16,8 @@ const ZSTD: u8 = 1;
 const NOT_SEALED: u8 = 0;
 /// Compression has to save at least one part in this many, or the plaintext is stored.
 const WORTHWHILE_PART: usize = 32;
+/// A thread keeps a buffer of up to so many bytes for its next frame. Frames of packs are smaller; what is larger is rare.
+const KEPT_OUTPUT_BYTES: usize = 4 << 20;
 
 /// What a thread compresses with.
 struct ThreadCompressor {
@@ -36,21 +38,31 @@ thread_local! {
 /// If the plaintext is longer than [`FRAME_LIMIT_BYTES`], which no caller lets happen, or if zstd has no memory.
 #[must_use]
 pub fn encode_frame(plaintext: &[u8], level: i32) -> Vec<u8> {
+    let mut frame = Vec::new();
+    append_frame(plaintext, level, &mut frame);
+    frame
+}
+
+/// As [`encode_frame`]; appends the frame to `output`.
+///
+/// # Panics
+///
+/// As there.
+pub fn append_frame(plaintext: &[u8], level: i32, output: &mut Vec<u8>) {
     with_compressed(plaintext, level, |compressed| {
         let pays = compressed.len() + plaintext.len() / WORTHWHILE_PART < plaintext.len();
         let (compression, body) = if pays { (ZSTD, compressed) } else { (PLAIN, plaintext) };
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame's plaintext is below the limit");
-        let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
-        frame.extend_from_slice(&[compression, NOT_SEALED, 0, 0]);
-        frame.extend_from_slice(&length(plaintext).to_le_bytes());
-        frame.extend_from_slice(&length(body).to_le_bytes());
-        frame.extend_from_slice(body);
-        frame
-    })
+        output.reserve_exact(FRAME_HEADER_BYTES + body.len());
+        output.extend_from_slice(&[compression, NOT_SEALED, 0, 0]);
+        output.extend_from_slice(&length(plaintext).to_le_bytes());
+        output.extend_from_slice(&length(body).to_le_bytes());
+        output.extend_from_slice(body);
+    });
 }
 
 /// Compresses into a buffer that each thread keeps, so that it is neither allocated nor cleared each time.
-fn with_compressed<R>(plaintext: &[u8], level: i32, run: impl FnOnce(&[u8]) -> R) -> R {
+fn with_compressed(plaintext: &[u8], level: i32, run: impl FnOnce(&[u8])) {
     COMPRESSOR.with_borrow_mut(|slot| {
         if slot.as_ref().is_none_or(|compressor| compressor.level != level) {
             let zstd = zstd::bulk::Compressor::new(level).expect("zstd has memory for a context");
@@ -60,8 +72,11 @@ fn with_compressed<R>(plaintext: &[u8], level: i32, run: impl FnOnce(&[u8]) -> R
         output.clear();
         output.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
         zstd.compress_to_buffer(plaintext, output).expect("the buffer has the size zstd asks for");
-        run(output)
-    })
+        run(output);
+        if output.capacity() > KEPT_OUTPUT_BYTES {
+            *output = Vec::new();
+        }
+    });
 }
 
 /// Decodes the one frame that fills `frame`.
@@ -121,6 +136,19 @@ mod tests {
         let mut bytes = vec![0; length];
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         bytes
+    }
+
+    #[test]
+    fn a_frame_is_appended_and_no_long_buffer_is_kept() {
+        for length in [KEPT_OUTPUT_BYTES / 2, KEPT_OUTPUT_BYTES + 1] {
+            let mut output = b"before".to_vec();
+            append_frame(&noise(length), 3, &mut output);
+            assert_eq!(output.len(), 6 + FRAME_HEADER_BYTES + length);
+            assert_eq!((&output[..6], decode_frame(&output[6..]).unwrap()), (&b"before"[..], noise(length)));
+            let kept = COMPRESSOR.with_borrow(|slot| slot.as_ref().map(|kept| kept.output.capacity()));
+            assert!(kept.is_some_and(|kept| kept <= KEPT_OUTPUT_BYTES), "{length}: {kept:?}");
+            assert_eq!(kept > Some(0), length < KEPT_OUTPUT_BYTES);
+        }
     }
 
     #[test]

@@ -6,15 +6,17 @@ pub mod table;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{decode_frame, encode_frame};
+use crate::codec::{append_frame, decode_frame};
 use crate::id::{RepositoryId, Salt, SegmentId, SessionId};
-use crate::object::{FormatError, HEADER_BYTES, ObjectKind, check_header, decode_cbor, encode_cbor, write_header};
+use crate::object::{FormatError, HEADER_BYTES, ObjectKind, check_header, decode_cbor, encode_cbor_of, write_header};
 use crate::pack::format::PackRecord;
 
 /// A segment is never longer than this.
 pub const SEGMENT_LIMIT_BYTES: u64 = 64 << 20;
 
 const SEGMENT_LEVEL: i32 = 3;
+/// What a chunk takes in a segment's CBOR, with its part of what is said of its frame and pack.
+const CHUNK_BYTES_EXPECTED: usize = 40;
 
 /// Packs that one session has stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +33,9 @@ impl Segment {
     pub fn encode(&self, repository: RepositoryId, salt: Salt) -> (SegmentId, Vec<u8>) {
         let mut bytes = Vec::new();
         write_header(ObjectKind::Segment, repository, salt, &mut bytes);
-        bytes.extend_from_slice(&encode_frame(&encode_cbor(self), SEGMENT_LEVEL));
+        let chunks: usize = self.packs.iter().map(|pack| pack.footer.chunks.len()).sum();
+        let cbor = encode_cbor_of(self, chunks * CHUNK_BYTES_EXPECTED);
+        append_frame(&cbor, SEGMENT_LEVEL, &mut bytes);
         (SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes()), bytes)
     }
 

@@ -103,9 +103,14 @@ impl FormatError {
 
 /// Encodes a value as CBOR.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "writing to a Vec cannot fail, and our types have no other failure")]
 pub fn encode_cbor<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    encode_cbor_of(value, 0)
+}
+
+/// As [`encode_cbor`], with room for as many bytes as are expected: a vector that grows to some megabytes leaves pieces of
+/// memory behind, each as long as all before it.
+pub(crate) fn encode_cbor_of<T: Serialize>(value: &T, expected_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(expected_bytes);
     ciborium::into_writer(value, &mut bytes).expect("a Vec takes all bytes");
     bytes
 }

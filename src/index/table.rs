@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::codec::{decode_frame, encode_frame};
+use crate::codec::{FRAME_HEADER_BYTES, append_frame, decode_frame};
 use crate::id::{BlocksId, ChunkId, Digest, PackId, RepositoryId, Salt, SegmentId, SessionId, TableId};
 use crate::object::{
     FormatError, HEADER_BYTES, ObjectKind, check_header, decode_cbor, encode_cbor, read_u32, write_header,
@@ -105,7 +105,7 @@ impl Table {
     fn encode(&self, repository: RepositoryId, salt: Salt) -> (TableId, Vec<u8>) {
         let mut bytes = Vec::new();
         write_header(ObjectKind::Table, repository, salt, &mut bytes);
-        bytes.extend_from_slice(&encode_frame(&encode_cbor(&StoredTable::from(self)), LEVEL));
+        append_frame(&encode_cbor(&StoredTable::from(self)), LEVEL, &mut bytes);
         (TableId::from_bytes(*blake3::hash(&bytes).as_bytes()), bytes)
     }
 
@@ -277,6 +277,14 @@ pub struct TableWriter {
     pending: Vec<(Prefix, u64, Digest)>,
 }
 
+/// With room for all blocks of an object: one that grows would take the double. What is not written to costs no memory.
+fn new_object() -> Vec<u8> {
+    let block_bytes = FRAME_HEADER_BYTES + BLOCK_ENTRIES * ENTRY_BYTES;
+    let mut object = Vec::with_capacity(HEADER_BYTES + BLOCKS_TARGET_BYTES + block_bytes);
+    object.resize(HEADER_BYTES, 0);
+    object
+}
+
 impl TableWriter {
     /// Begins a table of what some segments say of these packs.
     #[must_use]
@@ -287,7 +295,7 @@ impl TableWriter {
         packs: Vec<(PackClass, PackId)>,
     ) -> Self {
         let table = Table { session, segments, packs, blocks: Vec::new() };
-        Self { repository, table, entries: Vec::new(), object: vec![0; HEADER_BYTES], pending: Vec::new() }
+        Self { repository, table, entries: Vec::new(), object: new_object(), pending: Vec::new() }
     }
 
     /// Adds an entry; says whether it is time to [take](Self::take_blocks) an object.
@@ -304,9 +312,10 @@ impl TableWriter {
     fn close_block(&mut self) {
         let entries = std::mem::take(&mut self.entries);
         let Some(first) = entries.first_chunk() else { return };
-        let frame = encode_frame(&entries, LEVEL);
-        self.pending.push((*first, frame.len() as u64, Digest::of(&frame)));
-        self.object.extend_from_slice(&frame);
+        let start = self.object.len();
+        append_frame(&entries, LEVEL, &mut self.object);
+        let frame = &self.object[start..];
+        self.pending.push((*first, frame.len() as u64, Digest::of(frame)));
     }
 
     /// Gives the object with all entries that are in none yet, to be stored; none if there are no such.
@@ -318,7 +327,7 @@ impl TableWriter {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         write_header(ObjectKind::Blocks, self.repository, salt, &mut header);
         // Not copied: it is tens of megabytes long.
-        let mut bytes = std::mem::replace(&mut self.object, vec![0; HEADER_BYTES]);
+        let mut bytes = std::mem::replace(&mut self.object, new_object());
         bytes[..HEADER_BYTES].copy_from_slice(&header);
         let object = BlocksId::from_bytes(*blake3::hash(&bytes).as_bytes());
         let mut start = HEADER_BYTES as u64;

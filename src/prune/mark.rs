@@ -128,6 +128,12 @@ impl<'a> Marking<'a> {
         })
     }
 
+    /// Lets go of the nodes and footers that were read last, whose memory others can have: they are neighbours of none that
+    /// come later.
+    pub(super) fn forget_read(&mut self) {
+        self.reader.forget();
+    }
+
     /// Marks all that a backup needs.
     ///
     /// # Errors

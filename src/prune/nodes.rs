@@ -43,6 +43,11 @@ impl MetaReader {
         }
     }
 
+    /// Lets go of what is kept.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(&self.repository);
+    }
+
     /// Reads chunks, in the order they are given in. Each has one place at least.
     ///
     /// # Errors

@@ -58,6 +58,7 @@ impl Step<'_> {
 
     /// Decides what is deleted, when all that backups need has been marked.
     pub(super) async fn decide(&self, marking: &mut Marking<'_>, observed: &Observed<'_>) -> anyhow::Result<Planned> {
+        marking.forget_read();
         let done = match self {
             Self::Plan(repacking) => repacking.run(marking, observed).await?,
             Self::Strike(_) => Done::default(),
@@ -72,6 +73,7 @@ impl Step<'_> {
             |id: PackId| observed.listed.contains_key(&(PackClass::Data, id)) && !goes(PackClass::Data, id);
         let is_to_be_looked_at = |id| goes(PackClass::Meta, id) && !done.looked_at.contains(&id);
         marking.mark_copies_of_footers(is_to_be_looked_at, data_pack_stays).await?;
+        marking.forget_read();
         let mut doomed = decide(marking.packs());
         let merged = match self {
             Self::Plan(repacking) => merge_segments(repacking, marking.packs(), observed, &mut doomed).await?,

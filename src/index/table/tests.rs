@@ -1,6 +1,7 @@
 //! Tables that read back, and hostile ones.
 
 use super::*;
+use crate::codec::encode_frame;
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; 16]);
 const SALT: Salt = Salt::from_bytes([3; 16]);
