@@ -5,47 +5,25 @@ What is refused is read to its end and does not reach the server. It counts both
 """
 
 import asyncio
-import threading
 import time
-from urllib.parse import urlsplit
 
-READ_BYTES = 256 << 10
+from proxy import READ_BYTES, Proxy
+
 BODY = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>reduce your request rate</Message></Error>'
 REFUSAL = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: " + str(len(BODY)).encode() + b"\r\n\r\n"
 )
 
 
-class BusyServer:
+class BusyServer(Proxy):
     """In front of `upstream`; a context manager. `per_second` may be changed while it runs; 0 lets everything through."""
 
     def __init__(self, upstream: str, per_second: float = 0):
-        self.upstream = urlsplit(upstream)
+        super().__init__(upstream)
         self.per_second = per_second
         self.tokens, self.filled_at = 1.0, time.monotonic()
         self.let_through: list[float] = []
         self.refused: list[float] = []
-        self.loop = asyncio.new_event_loop()
-        self.url = ""
-
-    def __enter__(self) -> "BusyServer":
-        ready = threading.Event()
-
-        async def serve() -> None:
-            server = await asyncio.start_server(self.connect, "127.0.0.1", 0, limit=READ_BYTES)
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            ready.set()
-
-        def run() -> None:
-            self.loop.create_task(serve())
-            self.loop.run_forever()
-
-        threading.Thread(target=run, daemon=True).start()
-        ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
 
     def has_room(self) -> bool:
         now = time.monotonic()

@@ -8,51 +8,24 @@ begin them.
 
 import asyncio
 import random
-import threading
 from collections import deque
-from urllib.parse import urlsplit
 
-READ_BYTES = 256 << 10
+from proxy import READ_BYTES, Proxy
+
 ON_ITS_WAY_BYTES = 4 << 20
 METHODS = (b"GET /", b"PUT /", b"HEAD /", b"POST /", b"DELETE /")
 
 
-class Relay:
+class Relay(Proxy):
     """Forwards to `upstream`; a context manager. What it does may be changed while it runs."""
 
     def __init__(self, upstream: str, round_trip_ms: float = 0, broken_after_mib: float = 0):
-        self.upstream = urlsplit(upstream)
+        super().__init__(upstream)
         self.round_trip_ms = round_trip_ms
         # A connection is broken after so many MiB, on average; 0: never.
         self.broken_after_mib = broken_after_mib
         self.requests = self.broken = 0
         self.generator = random.Random(1)
-        self.loop = asyncio.new_event_loop()
-        self.url = ""
-
-    def __enter__(self) -> "Relay":
-        ready = threading.Event()
-
-        async def serve() -> None:
-            server = await asyncio.start_server(self.connect, "127.0.0.1", 0, limit=READ_BYTES)
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            ready.set()
-
-        def run() -> None:
-            self.loop.create_task(serve())
-            self.loop.run_forever()
-
-        threading.Thread(target=run, daemon=True).start()
-        ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        def stop() -> None:
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
-            self.loop.call_soon(self.loop.stop)
-
-        self.loop.call_soon_threadsafe(stop)
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = (self.upstream.hostname, self.upstream.port)
