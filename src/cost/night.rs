@@ -9,7 +9,7 @@ pub const BACKUPS_LOOKED_AT: usize = 7;
 /// Records that a backup stores besides packs and segments: the session's start, the manifest, the session's end.
 const RECORDS: u64 = 3;
 /// LISTs of a run, besides those that the number of objects makes necessary.
-const LISTS: u64 = 12;
+const LISTS: u64 = 13;
 const LISTED_AT_ONCE: u64 = 1000;
 
 /// What one backup has stored.

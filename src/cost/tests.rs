@@ -140,7 +140,7 @@ fn the_usual_backup_is_neither_the_first_full_one_nor_an_empty_one() {
 fn a_night_is_divided_as_what_is_there() {
     // 90 MiB in 4 packs, of which 9 / 10 of the bytes and 3 / 4 of the packs are file data: 81 MiB in 3 packs, and 9 MiB in
     // a pack of metadata, a segment and three records.
-    // Requests: 14 LISTs and 5 PUTs × 0.005 / 1000, 3 PUTs × 0.05 / 1000: 0.00007 + 0.000025 + 0.00015.
+    // Requests: 15 LISTs and 5 PUTs × 0.005 / 1000, 3 PUTs × 0.05 / 1000: 0.000075 + 0.000025 + 0.00015.
     // A month: (81 MiB + 96 KiB) × 0.00099 / GB = 0.000078401; 24 KiB × 0.023 / GB = 0.000000526;
     // 9 MiB × 0.023 / GB = 0.000202148.
     let places = Places {
@@ -151,14 +151,14 @@ fn a_night_is_divided_as_what_is_there() {
         objects: 2500,
     };
     let expected =
-        NightCost { backups: 1, bytes: 90 * MIB, objects: 8, requests: money("0.000245"), month: money("0.000281075") };
+        NightCost { backups: 1, bytes: 90 * MIB, objects: 8, requests: money("0.00025"), month: money("0.000281075") };
     let usual = Stored { bytes: 90 * MIB, packs: 4 };
     assert_eq!(next_night(&[usual], &places, &Prices::default()), expected);
     // A subvolume in which nothing changes takes three records of a class that pays 128 KiB for each: 384 KiB × 0.0125 / GB
-    // = 0.000004578; 3 PUTs × 0.01 / 1000 and the LISTs.
+    // = 0.000004578; 3 PUTs × 0.01 / 1000 and the LISTs: 0.00003 + 0.000075.
     let places = Places { metadata_class: class("STANDARD_IA"), ..places };
     let idle = next_night(&[Stored { bytes: 2000, packs: 0 }], &places, &Prices::default());
-    assert_eq!((idle.objects, idle.requests), (3, money("0.0001")));
+    assert_eq!((idle.objects, idle.requests), (3, money("0.000105")));
     // By the division 1800 bytes of it are file data, 0.000000002 a month.
     assert_eq!(idle.month, money("0.00000458"));
     assert_eq!(next_night(&[], &places, &Prices::default()), NightCost::default());

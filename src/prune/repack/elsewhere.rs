@@ -18,7 +18,7 @@ use crate::repository::{Repository, layout};
 /// Frames that are read in one request.
 const FRAMES_AT_ONCE: usize = 4;
 /// What reading a footer takes.
-const FOOTER_READ: Amount = Amount { objects: 2, bytes: 64 << 10 };
+const FOOTER_READ: Amount = Amount { objects: 1, bytes: 64 << 10 };
 
 /// The numbers of chunks of a pack, by the pack and the frame where they are said to be.
 pub(super) type Elsewhere = BTreeMap<PackId, BTreeMap<u32, Vec<usize>>>;
