@@ -125,12 +125,6 @@ impl Table {
         objects.dedup();
         objects
     }
-
-    /// Length of all blocks.
-    #[must_use]
-    pub fn blocks_bytes(&self) -> u64 {
-        self.blocks.iter().map(|block| block.range.end - block.range.start).sum()
-    }
 }
 
 /// The CBOR of a table's object, whose bytes must hash to `id`.
